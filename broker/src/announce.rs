@@ -1,4 +1,4 @@
-//! What this broker tells nameservers and clients about itself.
+//! Registrations: the broker's reports about itself to nameservers and clients.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -13,10 +13,11 @@ use kerolox_replication::{MemberId, MemberRole};
 use crate::config::BrokerConfig;
 use crate::replication::{self, StoreCell};
 
-/// What this broker is in its group at each moment, and what it stores: its registrations follow from that. Clones share it.
+/// The role of this broker in its group at each moment, and its store: its registrations follow from them. Clones share
+/// them.
 #[derive(Clone)]
 pub(crate) struct StandingInGroup {
-    /// `None` for a broker that is no member of a replicated group: it leads as long as it stores anything.
+    /// `None` for a broker that is no member of a replicated group: it leads as long as it has a store.
     pub(crate) group: Option<Arc<replication::Group>>,
     pub(crate) store: StoreCell,
 }
@@ -31,14 +32,14 @@ impl StandingInGroup {
         }
     }
 
-    /// Whether another member is to be asked in place of this one.
+    /// Whether this broker passes calls on to another member.
     pub(crate) fn passes_on(&self) -> bool {
         self.leads().is_none()
     }
 
     fn info(&self, info: &BrokerInfo) -> BrokerInfo {
         let withheld = self.store.get().map_or(0, |store| store.state().topics.withheld());
-        // Topics that producers are not to find here are not made here either.
+        // Topics that hide from producers are not created either.
         let makes_topics = withheld & PERM_WRITE == 0;
         let auto_create_queues = if makes_topics { info.auto_create_queues } else { 0 };
         let info = BrokerInfo { withheld, auto_create_queues, ..info.clone() };
@@ -53,7 +54,7 @@ impl StandingInGroup {
     }
 }
 
-/// Tells nameservers about changes. Cheap to clone.
+/// Reports changes to nameservers. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Announcer {
     info: Arc<BrokerInfo>,
@@ -70,7 +71,7 @@ impl Announcer {
         self.standing.info(&self.info)
     }
 
-    /// Returns when every nameserver that can be reached knows the topics of this moment.
+    /// Returns when every reachable nameserver knows the current topics.
     pub(crate) async fn announce(&self) {
         self.registrar.announce().await;
     }
@@ -80,7 +81,7 @@ fn number(id: MemberId) -> u32 {
     u32::try_from(id).unwrap_or(u32::MAX)
 }
 
-/// Who this broker is, as a master.
+/// The description of this broker as a master.
 pub(crate) fn broker_info(config: &BrokerConfig, local: SocketAddr) -> BrokerInfo {
     BrokerInfo {
         cluster: config.cluster.clone(),
@@ -98,8 +99,8 @@ pub(crate) fn broker_info(config: &BrokerConfig, local: SocketAddr) -> BrokerInf
     }
 }
 
-/// The host that clients are told: the configured one, else the one listened on. Who listens on all addresses without
-/// saying more is reached at the address that leads towards the nameserver, which is right on a single network.
+/// The host that clients are told: the configured one, else the listen address. If that means all addresses, it is the
+/// local address on the route to the nameserver, which is right on a single network.
 fn advertised_host(config: &BrokerConfig, local: SocketAddr) -> String {
     if !config.advertise.is_empty() {
         return config.advertise.clone();
@@ -113,16 +114,17 @@ fn advertised_host(config: &BrokerConfig, local: SocketAddr) -> String {
     found.to_string()
 }
 
-/// The own address on the way to `target`. Connecting a UDP socket sends nothing: it only asks the routing table.
+/// The local address on the route to `target`. Connecting a UDP socket sends nothing: it only queries the routing
+/// table.
 fn outgoing_ip(target: &str) -> Option<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
-    // 192.0.2.0/24 is reserved for documentation: it follows the default route and belongs to nobody.
+    // 192.0.2.0/24 is reserved for documentation: it follows the default route and belongs to no host.
     socket.connect(target).or_else(|_| socket.connect("192.0.2.1:9")).ok()?;
     let ip = socket.local_addr().ok()?.ip();
     (!ip.is_unspecified()).then_some(ip)
 }
 
-/// The registration as it is at each moment.
+/// The current registration, computed on demand.
 pub(crate) fn announcement(info: BrokerInfo, standing: StandingInGroup) -> BrokerAnnouncement {
     Arc::new(move || {
         let broker = Some(standing.info(&info));

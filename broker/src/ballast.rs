@@ -1,5 +1,5 @@
-//! A file of nothing in the data folder, which is given up for a moment when the index cannot be opened on a full disk: so a broker
-//! starts on one, and consumers can empty it.
+//! A file of zeros in the data folder, whose space is released for a moment when the index cannot be opened on a full disk: so a
+//! broker starts there, and consumers can empty it.
 
 use std::fs::{self, File};
 use std::io;
@@ -10,43 +10,42 @@ use kerolox_store::kv::KvError;
 
 /// Bytes of the file: many times what RocksDB needs to open an index.
 const BYTES: u64 = 16 << 20;
-/// As little as may be left of it on a disk that stays full.
+/// Minimum size of the file on a disk that stays full.
 const BYTES_MIN: u64 = 1 << 20;
 const NAME: &str = "ballast";
 
-/// The file of one data folder.
+/// The ballast file of a data folder.
 #[derive(Debug, Clone)]
 pub(crate) struct DiskBallast {
     folder: PathBuf,
 }
 
 impl DiskBallast {
-    /// The one in the folder `data`.
+    /// The ballast file in the folder `data`.
     pub(crate) fn new(data: &Path) -> Self {
         Self { folder: data.to_owned() }
     }
 
-    /// Makes the file as large as it should be, if more than that and `spare` bytes are free. What cannot be done is done the
-    /// next time.
+    /// Grows the file to its full size, if more than that and `spare` bytes are free. A failure is retried the next time.
     pub(crate) fn make_if_free(&self, spare: u64) {
         let made = free_bytes(&self.folder).and_then(|free| {
             let is_due = self.len() < BYTES && free >= spare.saturating_add(2 * BYTES);
             if is_due { self.make(BYTES) } else { Ok(()) }
         });
         if let Err(error) = made {
-            tracing::debug!(%error, "the ballast cannot be made");
+            tracing::debug!(%error, "the ballast file cannot be created");
         }
     }
 
-    /// Opens an index, with the room of the file if there is no other, and takes back of that what is left.
+    /// Opens an index, with the file's space if there is no other, and takes back what remains of that.
     ///
     /// # Errors
-    /// That of `open`.
+    /// The error of `open`.
     pub(crate) fn lend<T>(&self, open: impl Fn() -> Result<T, KvError>) -> Result<T, KvError> {
         match open() {
             Err(error) if error.is_full() && self.len() > 0 => {
                 if let Err(error) = self.give_up() {
-                    tracing::warn!(%error, "the ballast cannot be given up");
+                    tracing::warn!(%error, "the ballast file cannot be truncated");
                 }
                 let opened = open();
                 let mut bytes = BYTES;
@@ -55,7 +54,7 @@ impl DiskBallast {
                 }
                 tracing::warn!(
                     left = self.len(),
-                    "the disk is full: the index was opened in the room of the file ballast"
+                    "the disk is full: the index was opened in the space of the ballast file"
                 );
                 opened
             }
@@ -76,7 +75,7 @@ impl DiskBallast {
         let file = folder.open(NAME).or_else(|_| folder.create(NAME))?;
         let allocated = file.allocate(bytes);
         if allocated.is_err() {
-            // Half of it would say that it is whole.
+            // A partly written file would seem complete.
             file.set_len(0)?;
         }
         allocated

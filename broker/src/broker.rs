@@ -1,5 +1,5 @@
-//! A broker as a whole: opened, serving, and stopped in good order. This file builds the parts and hands them to each
-//! other; it decides nothing.
+//! A broker as a whole: start, service, and orderly shutdown. This file builds the parts and connects them; it decides
+//! nothing.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -34,16 +34,17 @@ use crate::setup;
 /// How serving ended.
 type Served = Result<(), tonic::transport::Error>;
 
-/// How often a broker without slaves begins an index before it gives up: a disk that damages it at once is not worth more.
+/// How often a broker without slaves creates an index before it gives up: a disk that damages it at once is not worth
+/// more.
 const OPENINGS: u32 = 3;
 
-/// How often a broker whose data folder is gone looks for a store that takes records.
+/// Interval at which a broker without a data folder checks for a store that accepts records.
 const FORBID_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Why a broker cannot start or serve.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
-    /// A setting does not fit.
+    /// A setting is invalid.
     #[error("the configuration cannot be used: {0}")]
     Config(String),
     /// The data folder cannot be used.
@@ -51,10 +52,10 @@ pub enum BrokerError {
     Folder {
         /// The folder.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// Another process works in the data folder.
+    /// Another process uses the data folder.
     #[error("the data folder {} is in use by another broker; stop it first, or choose another --data folder", .0.display())]
     InUse(PathBuf),
     /// The storage engine cannot be opened.
@@ -65,19 +66,19 @@ pub enum BrokerError {
     MemberFile {
         /// The data folder.
         folder: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// The port cannot be had.
+    /// The port cannot be bound.
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// The certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// A nameserver's address cannot be understood.
+    /// A nameserver's address is malformed.
     #[error(transparent)]
     Nameserver(#[from] AddressError),
-    /// The controller's address cannot be understood.
+    /// The controller's address is malformed.
     #[error(transparent)]
     Controller(#[from] kerolox_client::AddressError),
     /// The server broke down.
@@ -85,7 +86,7 @@ pub enum BrokerError {
     Transport(#[from] tonic::transport::Error),
 }
 
-/// A broker whose port is bound and whose data folder is its own.
+/// A broker that has bound its port and locked its data folder.
 pub struct Broker {
     config: BrokerConfig,
     listener: ServerListener,
@@ -97,7 +98,7 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Takes the data folder and binds the port.
+    /// Locks the data folder and binds the port.
     ///
     /// # Errors
     /// [`BrokerError`] says what to change.
@@ -112,21 +113,21 @@ impl Broker {
         Ok(Self { config, listener, tls, health, started, _lock: lock })
     }
 
-    /// The address that is really bound.
+    /// The bound address.
     pub fn local_addr(&self) -> SocketAddr {
         self.listener.local_addr()
     }
 
-    /// What health checks say of this broker.
+    /// The health checks of this broker.
     pub fn checks(&self, shutdown: &ShutdownSignal) -> HealthChecks {
         let (health, shutdown) = (self.health.clone(), shutdown.clone());
         Arc::new(move || health.checks(&shutdown))
     }
 
-    /// Opens the store, recovering what a crash left behind, and serves until `shutdown` is requested; then ends all
-    /// calls, closes the store and returns. A member of a replicated group hands its reign over first. `ready` is called once
-    /// clients can be served: nameservers that can be reached know this broker by then. Until then callers wait a moment, and are
-    /// told to try again when it takes longer.
+    /// Opens the store, recovering from a crash if necessary, and serves until `shutdown` is requested; then ends all calls,
+    /// closes the store and returns. A member of a replicated group hands its reign over first. `ready` is called once clients
+    /// can be served: reachable nameservers know this broker by then. Until then callers wait a moment, and are told to retry
+    /// when it takes longer.
     ///
     /// # Errors
     /// [`BrokerError::Store`], [`BrokerError::Nameserver`] and [`BrokerError::Transport`].
@@ -135,7 +136,7 @@ impl Broker {
         let clock = Arc::new(GuardedClock::new(self.config.timers.clock_policy(), now_ms));
         let stores = Arc::new(setup::stores(&self.config, news.clone(), clock.clone())?);
         let index = stores.index.clone();
-        // Nobody sets them a second time.
+        // No other task sets them.
         let _ =
             (health.clock.set(clock), health.index.set(index.clone()), health.data.set(stores.data.clone()));
         let tasks = Arc::new(Supervisor::new("broker"));
@@ -143,7 +144,8 @@ impl Broker {
         tasks.keep("data folder watch", move || keep_to_folder(data.clone(), health.clone()));
         let outcome = self.serve_stores(stores, (news, tasks.clone()), shutdown, ready).await;
         tasks.stop().await;
-        // Health checks, which go on, hold it, and an index that is open when the process ends is cut off.
+        // Health checks continue and hold the index, and an index that is open when the process ends would be
+        // corrupted.
         let closing = tokio::task::spawn_blocking(move || index.close());
         closing.await.expect("a panic would end the process");
         outcome
@@ -164,7 +166,7 @@ impl Broker {
         let replication = group.clone().map(|group| ReplicationService::server(group, health.store.clone()));
         let role = group.as_ref().map(|group| group.watch_role());
         let door = AdmissionGate::closed(health.opening.clone(), health.store.clone(), role, replication);
-        // Until the reign is handed over, clients are served.
+        // Clients are served until the reign is handed over.
         let closing = ShutdownSignal::new();
         let server = stack::server(listener.connections().memory()).serve_with_incoming_shutdown(
             door.clone(),
@@ -214,7 +216,7 @@ async fn serve_alone(
     let mut serving = tokio::spawn(server);
     let mut ready = Some(ready);
     let mut is_first = true;
-    // Health checks take what is in their own cell for open.
+    // Health checks take a store in their own cell for an open one.
     let own = StoreCell::default();
     let (tasks, served) = loop {
         let opened = open_alone(parts, stores, &own, is_first, shutdown).await;
@@ -255,8 +257,8 @@ async fn serve_alone(
     Ok(outcome?)
 }
 
-/// Opens the store of a broker without slaves and brings its index up to date, with a new one if the index turns out to be damaged
-/// or is known to be: it is then, unless `is_first`.
+/// Opens the store of a broker without slaves and brings its index up to date. An index that turns out to be damaged, or was
+/// found damaged before (not `is_first`), is replaced by a new one.
 async fn open_alone(
     parts: &Parts,
     stores: &Arc<Stores>,
@@ -290,7 +292,7 @@ async fn open_alone(
     opened.expect("opening ends by itself; a panic would end the process")
 }
 
-/// Serves a member of a broker group in whatever role the controller gives it.
+/// Serves a member of a broker group in the role that the controller assigns.
 async fn serve_as_member(
     parts: &Arc<Parts>,
     stores: Arc<Stores>,
@@ -301,10 +303,10 @@ async fn serve_as_member(
 ) -> Result<(), BrokerError> {
     let serving = tokio::spawn(server);
     let (cell, opening) = (parts.health.store.clone(), parts.health.opening.clone());
-    // Nobody set them before.
+    // No task has set them before.
     let _ = (parts.health.group.set(group.clone()), parts.health.routes.set(parts.routes.clone()));
     let member = Member::new(group.clone(), cell, stores, parts.clone(), opening.clone());
-    // What it says of its log has to be so from the first report on.
+    // The first report already describes the recovered log.
     member.recover().await?;
     let tasks = Supervisor::new("member");
     tasks.keep("reports", move || replication::report(group.clone()));
@@ -346,7 +348,7 @@ async fn serve_as_member(
     }
 }
 
-/// Serves until `ending` completes, and then as long as calls under way need, some seconds at most.
+/// Serves until `ending` completes, and then some seconds at most for running calls.
 async fn until_ended(
     parts: &Parts,
     mut serving: JoinHandle<Served>,
@@ -361,7 +363,7 @@ async fn until_ended(
         outcome = &mut serving => outcome.expect("serving ends by itself; a panic would end the process"),
         () = drain(&parts.shutdown, &parts.clients, parts.config.clients.drain.duration()) => {
             serving.abort();
-            // It has nothing to say; when it is gone, so are its references.
+            // Its result does not matter; once it ended, its references are dropped.
             let _ = (&mut serving).await;
             Ok(())
         }
@@ -371,14 +373,14 @@ async fn until_ended(
 /// Takes the broker out of the routes and closes its store.
 async fn close(parts: &Parts) {
     parts.registrar.stop().await;
-    // Nobody may hold the store when the process ends, least of all health checks, which go on: RocksDB would be cut off.
+    // The store must be closed when the process ends, even for health checks, which continue: RocksDB would be cut off.
     if let Some(store) = parts.health.store.set(None) {
         let closing = tokio::task::spawn_blocking(move || store.close());
         closing.await.expect("a panic would end the process");
     }
 }
 
-/// Has nothing stored any more, and this member not elected, when the data folder is gone.
+/// Refuses all records, and keeps this member from being elected, once the data folder is gone.
 async fn keep_to_folder(data: Arc<DataFolder>, health: Arc<BrokerHealth>) {
     data.clone().watch().await;
     let Some(missed) = data.missed() else { return };

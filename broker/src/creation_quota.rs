@@ -1,30 +1,30 @@
-//! How much each client makes by itself, without an administrator.
+//! Limits on automatic creation by each client, without an administrator.
 
 use std::collections::HashMap;
 
 use parking_lot::{Mutex, MutexGuard};
 
-/// Clients that are remembered; with more of them, counting begins anew. What all of them make together has a bound of its own.
+/// Number of clients that are remembered; beyond that, counting begins anew. Their total has its own limit.
 const CLIENTS_MAX: usize = 10_000;
 
-/// What each client has made since this broker is the master.
+/// Number of automatic creations of each client since this broker became the master.
 pub struct CreationQuota {
     max: usize,
     counts: Mutex<HashMap<String, usize>>,
 }
 
 impl CreationQuota {
-    /// Each client may make `max`.
+    /// A quota of `max` for each client.
     pub fn at_most(max: usize) -> Self {
         Self { max, counts: Mutex::default() }
     }
 
-    /// How many each client may make.
+    /// The quota of each client.
     pub fn max(&self) -> usize {
         self.max
     }
 
-    /// The client makes another one; `false` when it may not.
+    /// Counts a creation of the client; `false` when its quota is used up.
     pub fn take(&self, client: &str) -> bool {
         let mut counts = self.lock();
         if counts.len() >= CLIENTS_MAX && !counts.contains_key(client) {
@@ -36,7 +36,7 @@ impl CreationQuota {
         may
     }
 
-    /// Nothing came of it, or it was there already.
+    /// Takes back a creation that failed or was not needed.
     pub fn give_back(&self, client: &str) {
         if let Some(count) = self.lock().get_mut(client) {
             *count = count.saturating_sub(1);

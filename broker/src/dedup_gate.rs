@@ -1,10 +1,10 @@
 //! # No duplicates
 //!
-//! Sends to topics with `dedup`: a repeat is answered like the first one and stores nothing. A record carries a hash of its id or keys
-//! (`core::dedup`). The state machine has the last word about what repeats what (`store/src/state/dedup.rs`); looking it up before
-//! anything is proposed keeps repeats out of the log, and as two sends of one message may be on their way at once, the second waits
-//! for the first. What the state machine remembers is too much for snapshots: it follows from the log that is kept, and a log is not
-//! trimmed between a record and one that it made a repeat.
+//! Sends to topics with `dedup`: a duplicate gets the answer of the first message and stores nothing. A record carries a hash of its
+//! id or keys (`core::dedup`). The state machine has the last word about duplicates (`store/src/state/dedup.rs`); the look-up before a
+//! proposal keeps them out of the log, and since two sends of one message may be in flight at once, the second waits for the first.
+//! The state machine's memory of hashes is too large for snapshots: it follows from the log that is kept, and a log is not trimmed
+//! between a record and its duplicate.
 
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;
@@ -18,30 +18,30 @@ use tokio::sync::Notify;
 
 use crate::log_client::LogClient;
 
-/// What is being stored. Cheap to clone.
+/// Messages being stored. Cheap to clone.
 #[derive(Clone, Default)]
 pub(crate) struct Underway(Arc<Table>);
 
 #[derive(Default)]
 struct Table {
-    /// Numbers of topics and what their messages are known by.
+    /// Numbers of topics and identities of their messages.
     known: Mutex<HashSet<(u32, u128)>>,
-    /// Tells that something was stored.
+    /// Notifies when a message was stored.
     stored: Notify,
 }
 
-/// Keeps others from storing the same, until it is dropped.
+/// Keeps other sends from storing these messages, until it is dropped.
 pub struct DedupReservation {
     table: Arc<Table>,
     known: Vec<(u32, u128)>,
 }
 
 impl Underway {
-    /// Waits until nothing of this is being stored, and reserves it all.
+    /// Waits until no other send stores any of these messages, and reserves them all.
     async fn reserve(&self, known: Vec<(u32, u128)>) -> DedupReservation {
         loop {
             let mut stored = pin!(self.0.stored.notified());
-            // From here on nothing that is stored is missed.
+            // From here on no notification is missed.
             stored.as_mut().enable();
             {
                 let mut table = self.0.known.lock();
@@ -69,15 +69,15 @@ impl Drop for DedupReservation {
 /// Why messages were not stored.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OnceError {
-    /// The log does not take them.
+    /// The log does not accept them.
     #[error(transparent)]
     Propose(#[from] ProposeError),
-    /// Nobody can tell whether they repeat others.
+    /// It is unknown whether they duplicate others.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Stores the messages that repeat no others. Each repeat has the outcome [`ApplyOutcome::Duplicate`].
+/// Stores the messages that are no duplicates. Each duplicate has the outcome [`ApplyOutcome::Duplicate`].
 ///
 /// # Errors
 /// [`OnceError`]; none of the messages was stored then.
@@ -138,7 +138,7 @@ pub(crate) async fn store(
     Ok(answers.into_iter().map(outcome).collect())
 }
 
-/// What becomes of a message that repeats another one of its request.
+/// The answer for a message that duplicates another one of its request.
 fn repeat_of(applied: &AppliedRecord) -> AppliedRecord {
     let place = match applied.outcome {
         ApplyOutcome::Visible { queue, offset } => Some((queue, offset)),
@@ -149,13 +149,13 @@ fn repeat_of(applied: &AppliedRecord) -> AppliedRecord {
     AppliedRecord { outcome: ApplyOutcome::Duplicate(first), ..applied.clone() }
 }
 
-/// What a message is answered with.
+/// The answer to a message.
 #[derive(Clone)]
 enum Answer {
-    /// It repeats one that is stored.
+    /// The message duplicates a stored one.
     Known(AppliedRecord),
-    /// With what became of its record, which has this number.
+    /// The outcome of the record with this index.
     Stored(usize),
-    /// As a repeat of the record of this number.
+    /// The message duplicates the record with this index.
     Again(usize),
 }

@@ -1,4 +1,4 @@
-//! What health checks say about this broker: [`BrokerHealth`] looks, [`kerolox_core::health`] judges.
+//! Health checks of this broker: [`BrokerHealth`] observes, [`kerolox_core::health`] judges.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -18,7 +18,7 @@ use crate::replication::{Group, StoreCell};
 use crate::tasks::early_removal::EarlyLosses;
 use crate::tasks::retention::DiskSpace;
 
-/// What health checks look at. Looking never waits.
+/// The inputs of health checks. Reading them never waits.
 #[derive(Default)]
 pub(crate) struct BrokerHealth {
     pub(crate) opening: Arc<StoreOpening>,
@@ -27,18 +27,18 @@ pub(crate) struct BrokerHealth {
     pub(crate) data: OnceLock<Arc<DataFolder>>,
     pub(crate) room: DiskSpace,
     pub(crate) losses: EarlyLosses,
-    /// Nameservers know what this broker serves.
+    /// Whether nameservers have the routes of this broker.
     pub(crate) is_announced: AtomicBool,
     pub(crate) clock: OnceLock<Arc<GuardedClock>>,
-    /// This member of its group, and what it knows of the others; none of a standalone broker.
+    /// This member of its group, with its knowledge of the others; none of a standalone broker.
     pub(crate) group: OnceLock<Arc<Group>>,
     pub(crate) routes: OnceLock<Arc<ClusterRoutes>>,
-    /// Who is connected.
+    /// Connected clients and servers.
     pub(crate) connections: Option<Arc<ConnectionTable>>,
 }
 
 impl BrokerHealth {
-    /// Looks at everything.
+    /// Runs all checks.
     pub(crate) fn checks(&self, shutdown: &ShutdownSignal) -> Vec<HealthCheck> {
         let standing = self.group.get().map(|group| standing(&group.role()));
         let store = self.store.get();
@@ -65,7 +65,7 @@ impl BrokerHealth {
             repairs: store
                 .map(|store| store.repairs().iter().map(ToString::to_string).collect())
                 .unwrap_or_default(),
-            // Only a master looks at its disk; what it saw in an earlier reign is no news.
+            // Only a master checks its disk; observations from an earlier reign do not count.
             is_room_short: self.room.is_short() && standing.is_none_or(GroupStanding::leads),
             lost: self.losses.all().to_string(),
             clock_leap_ms: self.clock.get().and_then(|clock| clock.doubted_ms()),
@@ -77,11 +77,11 @@ impl BrokerHealth {
         verdicts.into_iter().chain(data).chain(connections).collect()
     }
 
-    /// What this member knows of the leadership of its group; `None` where there is nothing to say of it.
+    /// This member's knowledge of the leadership of its group; `None` while there is none to report.
     fn leadership(&self) -> Option<LeadershipFacts> {
         let (group, routes) = (self.group.get()?, self.routes.get()?);
         let role = group.role();
-        // Before it has heard of its group there is nothing to say of it.
+        // Before it has heard of its group there is nothing to report.
         if role == MemberRole::Waiting && !self.is_announced.load(Ordering::Relaxed) {
             return None;
         }

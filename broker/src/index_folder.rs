@@ -1,8 +1,8 @@
 //! # Index
 //!
-//! The index's store of this broker, which is made anew when it turns out to be damaged: everything in it follows from the log. The
-//! key-value store is watched: whatever call meets damage, it is noted once. `broker.rs`, or the task that changes roles in a group,
-//! then retires the store, begins an empty index, and opens the store anew on the same log.
+//! The index's store of this broker, which is rebuilt when it turns out to be damaged: everything in it follows from the log. The
+//! key-value store is watched: damage that any call meets is recorded once. `broker.rs`, or the task that changes roles in a group,
+//! then retires the store, creates an empty index, and opens the store anew on the same log.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,25 +16,25 @@ use kerolox_store::kv::{KeyFamily, KeyValue, Kv, KvError, WriteOp};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-/// Pause before the index is made anew for each time that it was before, up to so many.
+/// Pause before a rebuild for each previous one, up to a limit.
 const PAUSE: Duration = Duration::from_secs(1);
 const PAUSES_MAX: u32 = 30;
 
-/// The folder with the index. One task at a time makes it anew; anybody may notice damage.
+/// The folder with the index. One task at a time rebuilds it; any thread may report damage.
 pub(crate) struct IndexFolder {
     path: PathBuf,
     kv: Mutex<Arc<WatchedKv>>,
     notes: Notes,
-    /// What the index held before it was found damaged, as a log position.
+    /// Log position up to which the index was applied before it was found damaged.
     held: AtomicU64,
 }
 
-/// How the index is.
+/// The condition of the index.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Damage {
-    /// What is wrong with it, until there is another one.
+    /// The damage, until the index is replaced.
     pub(crate) now: Option<String>,
-    /// How often it was made anew since the process began, and why the last time.
+    /// Number of rebuilds since the process began, and the last reason.
     pub(crate) remade: Option<(u32, String)>,
 }
 
@@ -45,10 +45,10 @@ impl Damage {
 }
 
 impl IndexFolder {
-    /// Opens the index at `path` in the folder `data`, or begins one: also in place of one that is damaged.
+    /// Opens the index at `path` in the folder `data`, or creates one: also in place of a damaged one.
     ///
     /// # Errors
-    /// [`KvError`] when it cannot be opened for another reason, or a new one cannot be made.
+    /// [`KvError`] when it cannot be opened for another reason, or a new one cannot be created.
     pub(crate) fn open(path: PathBuf, data: Arc<DataFolder>) -> Result<Self, KvError> {
         let notes = Notes { damage: watch::Sender::new(Damage::default()), data };
         let kv = match RocksKv::open(&path) {
@@ -64,39 +64,38 @@ impl IndexFolder {
         Ok(Self { path, kv, notes, held: AtomicU64::new(0) })
     }
 
-    /// The store of the moment.
+    /// The current store.
     pub(crate) fn kv(&self) -> Arc<dyn Kv> {
         self.kv.lock().clone()
     }
 
-    /// How the index is.
+    /// The condition of the index.
     pub(crate) fn damage(&self) -> Damage {
         self.notes.damage.borrow().clone()
     }
 
-    /// Completes when the index is damaged, at once when it is.
+    /// Completes when the index is damaged, at once if it already is.
     pub(crate) fn is_damaged(&self) -> impl Future<Output = ()> + Send + 'static {
         let mut damage = self.notes.damage.subscribe();
         async move {
-            // The sender lives in `self`; without it nobody notices anything any more.
+            // The sender lives in `self`; without it no damage is reported any more.
             if damage.wait_for(|damage| damage.now.is_some()).await.is_err() {
                 std::future::pending::<()>().await;
             }
         }
     }
 
-    /// Takes an error of the store that says that the index is damaged; any other one comes back.
+    /// Consumes an error of the store that reports a damaged index; returns any other one.
     ///
     /// # Errors
-    /// The error itself.
+    /// Any other error.
     pub(crate) fn absorb(&self, error: StoreError) -> Result<(), StoreError> {
         let Some(reason) = error.index_damage() else { return Err(error) };
         self.notes.damaged(self.damage().times(), &reason);
         if self.damage().now.is_some() { Ok(()) } else { Err(error) }
     }
 
-    /// Begins an empty index in place of the damaged one, which held what lies before `held` in the log. Whoever still has the old one
-    /// gets errors. Blocks.
+    /// Creates an empty index in place of the damaged one, which held the log before `held`. Users of the old one get errors. Blocks.
     ///
     /// # Errors
     /// [`KvError`]
@@ -110,17 +109,17 @@ impl IndexFolder {
         Ok(())
     }
 
-    /// Ends the use of the index, which is written out. Blocks.
+    /// Closes the index after writing it out. Blocks.
     pub(crate) fn close(&self) {
         self.kv.lock().kv.close();
     }
 
-    /// How long to wait before it is made anew: a disk that damages one after the other is not to keep the broker busy.
+    /// Pause before a rebuild: a disk that damages one index after the other must not keep the broker busy.
     pub(crate) fn pause(&self) -> Duration {
         PAUSE * self.damage().times().min(PAUSES_MAX)
     }
 
-    /// Up to where in the log the index was, before it was found damaged; 0 when it never was.
+    /// Log position up to which the index was applied before it was found damaged; 0 if it never was.
     pub(crate) fn held(&self) -> u64 {
         self.held.load(Ordering::Relaxed)
     }
@@ -131,7 +130,7 @@ fn begin(path: &Path) -> Result<RocksKv, KvError> {
     RocksKv::open(path)
 }
 
-/// What was noticed. Clones share it.
+/// Recorded damage. Clones share it.
 #[derive(Clone)]
 struct Notes {
     damage: watch::Sender<Damage>,
@@ -139,8 +138,8 @@ struct Notes {
 }
 
 impl Notes {
-    /// The first damage stays until there is a new index. What a call meets that still has an earlier one, made anew fewer than `times`
-    /// times, is no news. In a data folder that is gone files are missing for another reason.
+    /// Records damage. The first one stays until there is a new index. A call on an earlier index, from before rebuild `times`, reports
+    /// nothing new. If the data folder is gone, files are missing for another reason.
     fn damaged(&self, times: u32, reason: &str) {
         if self.data.look().is_err() {
             return;
@@ -150,7 +149,7 @@ impl Notes {
             if is_new {
                 tracing::error!(
                     reason,
-                    "the index is damaged; it is removed and made again from the log, which holds everything: see after the disk"
+                    "the index is damaged; it is removed and rebuilt from the log, which holds everything: check the disk"
                 );
                 damage.now = Some(reason.to_owned());
             }
@@ -166,11 +165,11 @@ impl Notes {
     }
 }
 
-/// Tells of damage that any call meets.
+/// Records damage that any call meets.
 struct WatchedKv {
     kv: RocksKv,
     notes: Notes,
-    /// How often the index had been made anew when this one was opened.
+    /// Number of rebuilds when this one was opened.
     times: u32,
 }
 

@@ -1,4 +1,4 @@
-//! The background tasks of a leader, by name; what each of them does is in [`crate::tasks`] and [`crate::delivery`].
+//! The background tasks of a leader, by name; they are implemented in [`crate::tasks`] and [`crate::delivery`].
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -22,12 +22,12 @@ use crate::tasks::retention::RetentionTask;
 use crate::tasks::timers::Timers;
 use crate::tasks::{early_removal, lite_expiry, slot_migration};
 
-/// How often dead brokers and clients are looked for.
+/// Interval between searches for dead brokers and clients.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
-/// How often other servers are asked what members have announced there; they also say so by themselves.
+/// Interval at which other servers are asked for the members announced there; they also report them unprompted.
 const GATHER_EVERY: Duration = Duration::from_secs(1);
 
-/// What the tasks of a leader work with.
+/// Dependencies of a leader's tasks.
 pub(crate) struct LeaderTasks<'a> {
     pub(crate) parts: &'a Parts,
     pub(crate) store: &'a Arc<Store>,
@@ -40,11 +40,11 @@ pub(crate) struct LeaderTasks<'a> {
 }
 
 impl LeaderTasks<'_> {
-    /// Begins all of them under `tasks`.
+    /// Starts all of them under `tasks`.
     pub(crate) fn start(&self, tasks: &Supervisor, heard: Heard, changes: MetadataChanges) {
-        // Without it changes are refused: whoever waits for one is told that the log is closed.
+        // Without it changes are refused: waiting callers are told that the log is closed.
         tasks.once("metadata changes", changes.run());
-        // Acknowledgements of the last calls are logged to the end.
+        // Acknowledgements of the last calls are still logged.
         let (progress, log, metadata) =
             (self.deliveries.progress().clone(), self.log.clone(), self.metadata.clone());
         tasks.keep_to_end("progress log", move || progress.clone().run(log.clone(), metadata.clone()));
@@ -56,7 +56,7 @@ impl LeaderTasks<'_> {
         tasks.keep("rates", move || counters.clone().keep_rates());
     }
 
-    /// What comes due by the clock.
+    /// Starts the tasks for due messages.
     fn keep_what_is_due(&self, tasks: &Supervisor, Heard { halves, due, .. }: Heard) {
         let config = &self.parts.config;
         let (group, policy, pace) =
@@ -72,7 +72,7 @@ impl LeaderTasks<'_> {
         tasks.keep("delivery alarm", move || deliveries.clone().keep_time(clients.clone()));
     }
 
-    /// What goes when it is old, and what moves.
+    /// Starts the tasks for expiry, removal and migration.
     fn keep_house(&self, tasks: &Supervisor) {
         let config = &self.parts.config;
         let retention = Arc::new(RetentionTask {
@@ -115,8 +115,8 @@ impl LeaderTasks<'_> {
     }
 }
 
-/// Keeps knowing what members of consumer groups have announced at other servers. Nothing counts as wanted by nobody before all had
-/// `gather_time` to be heard of.
+/// Gathers the members of consumer groups that were announced at other servers. Before all of them had `gather_time` to report, no
+/// message counts as unwanted.
 async fn gather_members(
     reach: Arc<ClientReach>,
     announcements: Arc<FilterAnnouncements>,
@@ -135,7 +135,7 @@ async fn gather_members(
     }
 }
 
-/// Tells clients and nameservers of new topics that nobody announces, such as dead-letter topics.
+/// Announces new topics to clients and nameservers, also those that the broker created itself, such as dead-letter topics.
 async fn announce_topics(mut topics: watch::Receiver<u64>, registrar: Weak<BrokerRegistrar>) {
     while topics.changed().await.is_ok() {
         let Some(registrar) = registrar.upgrade() else { return };

@@ -1,14 +1,14 @@
 //! One member of a broker group.
 //!
-//! The route of a message by file: `rpc/messaging/send.rs` (decode, validate) → [`log_client`] (propose) → `kerolox-store`
-//! (log, state machine) → [`delivery`] (who gets it) → `rpc/messaging/receive.rs`.
+//! The path of a message by file: `rpc/messaging/send.rs` (decode, validate) → [`log_client`] (propose) → `kerolox-store`
+//! (log, state machine) → [`delivery`] (choose a consumer) → `rpc/messaging/receive.rs`.
 //!
 //! | room | what it holds |
 //! |---|---|
-//! | `rpc/messaging`, `rpc/admin` | what this broker answers itself, one file for each family of calls; `rpc/admission.rs` lets calls in |
-//! | [`delivery`] | the owners of delivery engines, and what wakes consumers |
-//! | [`tasks`] | what a leader does by itself: check-back, timers, retention, expiry of lite topics, migration of ordering slots |
-//! | `replication` | carries out what the member machine decides |
+//! | `rpc/messaging`, `rpc/admin` | calls that this broker answers itself, one file for each family of calls; `rpc/admission.rs` lets calls in |
+//! | [`delivery`] | the owners of delivery engines, and the wake-ups of consumers |
+//! | [`tasks`] | background tasks of a leader: check-back, timers, retention, expiry of lite topics, migration of ordering slots |
+//! | `replication` | carries out the decisions of the member machine |
 //! | `wire` | messages as bytes |
 
 mod announce;

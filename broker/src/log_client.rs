@@ -1,4 +1,5 @@
-//! The way of records into the log: proposed at once, answered when they are stored as their mode says and applied.
+//! The path of records into the log: proposed at once, answered when they are stored as their mode requires and
+//! applied.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,7 @@ pub struct LogClient {
     durability: AckDurability,
     ack_timeout: Duration,
     min_in_sync: usize,
-    /// Of a member of a replicated group.
+    /// Leadership of a member of a replicated group.
     reign: Option<Arc<Leadership>>,
     space: DiskSpace,
 }
@@ -54,11 +55,11 @@ impl LogClient {
         record: &Record,
     ) -> impl Future<Output = Result<AppliedRecord, ProposeError>> + Send + use<> {
         let (answer, applied) = oneshot::channel();
-        // Acknowledgements that are lost with the master come again as messages; everything else is to be kept.
+        // Acknowledgements that are lost with the master lead to redelivery; all other records must be kept.
         let is_progress = matches!(record, Record::Progress(_));
         match self.refusal().filter(|refusal| !is_progress || *refusal == ProposeError::NotMaster) {
             Some(refusal) => drop(answer.send(Err(refusal))),
-            // Whoever asked may have gone away; the record stays all the same.
+            // The caller may have gone away; the record stays all the same.
             None => {
                 let done = Box::new(move |outcome| drop(answer.send(outcome)));
                 self.store.propose(record, self.durability, done);
@@ -67,7 +68,7 @@ impl LogClient {
         self.confirmed(applied)
     }
 
-    /// Waits for the answer to a proposal, as long as slaves may take to confirm it.
+    /// Waits for the answer to a proposal, within the time limit for slaves to confirm it.
     fn confirmed<T: Send>(
         &self,
         answer: oneshot::Receiver<Result<T, ProposeError>>,
@@ -85,7 +86,7 @@ impl LogClient {
         }
     }
 
-    /// Why nothing that is to be kept can be taken, as far as that is known beforehand.
+    /// Why records that must be kept cannot be accepted, as far as that is known beforehand.
     fn refusal(&self) -> Option<ProposeError> {
         let reign = self.reign.as_ref()?;
         if reign.over.is_requested() {
@@ -95,7 +96,7 @@ impl LogClient {
         (in_sync < self.min_in_sync).then_some(ProposeError::NotInSync { in_sync, needed: self.min_in_sync })
     }
 
-    /// Whether this broker is sure to be the master: only then may it hand out messages, which another master may have
+    /// Checks that this broker is surely the master: only then may it hand out messages, which another master may have
     /// given to others.
     ///
     /// # Errors
@@ -108,9 +109,9 @@ impl LogClient {
         Ok(())
     }
 
-    /// The same for new messages of a topic, which may have its own idea of what counts as stored. All are stored or none
-    /// is. They are refused while disk space is short; everything that is not a new message still goes through. `reservation` is
-    /// dropped when they are stored or cannot be, whether or not somebody still waits for that.
+    /// Proposes new messages of a topic, which may have its own requirement of what counts as stored. All are stored or none is.
+    /// They are refused while disk space is short; all other records are still accepted. `reservation` is dropped when they are
+    /// stored or cannot be, even if no caller waits for that any more.
     pub fn propose_for(
         &self,
         topic: &Topic,
@@ -182,7 +183,7 @@ mod tests {
         log.propose(&Record::Progress(ProgressRecord::new([]))).await.expect("acknowledgements go on");
     }
 
-    /// What was proposed is stored before anybody asks for the outcome.
+    /// A proposed record is stored before its outcome is awaited.
     #[tokio::test]
     async fn a_record_stays_when_nobody_waits_for_it() {
         let (log, _) = client();

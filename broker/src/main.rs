@@ -14,8 +14,8 @@ use kerolox_runtime::process::{
 };
 use kerolox_runtime::supervisor::Supervisor;
 
-/// Gives memory back to the system by itself, some seconds after it was freed: that of the C library keeps what an attack, or a burst,
-/// left in pieces. RocksDB is a library of the system and goes on using that.
+/// Returns memory to the system by itself, some seconds after it was freed: the C library's allocator keeps memory that an attack or a
+/// burst has fragmented. RocksDB is a library of the system and keeps using that.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -134,7 +134,7 @@ async fn run(flags: &Flags) -> anyhow::Result<()> {
     let tasks = Supervisor::new("process");
     let (watched, ending) = (checks.clone(), shutdown.clone());
     tasks.keep("health watch", move || health::watch(watched.clone(), ending.clone()));
-    // Before the store is opened, so that everybody can see how far that is.
+    // Before the store is opened, so that its progress is visible.
     let health = health::start(&health, (address.ip(), BROKER_PORT).into(), checks, &tasks)?;
     if let Some(health) = &health {
         announce_health(&format!("broker {group}"), health.local_addr());

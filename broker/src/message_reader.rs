@@ -6,11 +6,11 @@ use kerolox_store::{QueueEntry, ReadMessage, Store, StoreError};
 
 use crate::replication::{Leadership, RemoteRead};
 
-/// Reads the messages of this broker, wherever in its group they are whole. Cheap to clone.
+/// Reads the messages of this broker, at any member of its group that has them intact. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct MessageReader {
     store: Arc<Store>,
-    /// Of a member of a replicated group.
+    /// Leadership of a member of a replicated group.
     reign: Option<Arc<Leadership>>,
 }
 
@@ -20,8 +20,8 @@ impl MessageReader {
         Self { store, reign }
     }
 
-    /// The messages that entries stand for, each as from [`Store::read_entry`]. In a replicated group those that are damaged here
-    /// are read at a slave, and those that lie far back too if the operator wants that.
+    /// The messages of entries, each as from [`Store::read_entry`]. In a replicated group, messages that are damaged here are
+    /// read at a slave, and so are old ones if the operator chose that.
     pub(crate) async fn read_entries(&self, entries: &[Option<QueueEntry>]) -> Vec<ReadMessage> {
         let far: Vec<QueueEntry> = match &self.reign {
             Some(reign) if reign.reads_far_back_elsewhere() => {

@@ -1,4 +1,4 @@
-//! Who hears what happens in the store.
+//! The listeners for events in the store.
 
 use std::sync::Arc;
 
@@ -8,12 +8,11 @@ use parking_lot::RwLock;
 use crate::delivery::QueueArrivals;
 use crate::tasks::DueArrivals;
 
-/// Who hears what happens in the store: those who serve at the moment. The store reports from its first record on. Clones
-/// share it.
+/// The current listeners for events in the store. The store reports from its first record on. Clones share it.
 #[derive(Clone, Default)]
 pub(crate) struct News(Arc<RwLock<Heard>>);
 
-/// What a leader hears of.
+/// Channels of a leader's tasks.
 #[derive(Clone, Default)]
 pub(crate) struct Heard {
     pub(crate) arrivals: QueueArrivals,
@@ -35,7 +34,7 @@ impl News {
         }
     }
 
-    /// Others hear from here on.
+    /// Replaces the listeners.
     pub(crate) fn renew(&self) -> Heard {
         let heard = Heard::default();
         *self.0.write() = heard.clone();

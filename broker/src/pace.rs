@@ -1,4 +1,4 @@
-//! Work over many stored messages, done in steps: whoever looks through a topic keeps nobody else waiting.
+//! Work over many stored messages, done in steps: a scan of a topic does not keep other tasks waiting.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,32 +15,32 @@ const STEP_BYTES: usize = 4 << 20;
 /// Time after which a step ends.
 const STEP_TIME: Duration = Duration::from_millis(5);
 
-/// The share of the process that scans may take: of the runtime's threads, at least one stays free of them, where there are
+/// The share of the process that scans may take: at least one of the runtime's threads stays free of them, if there are
 /// several.
 pub(crate) struct Scans {
     permits: Semaphore,
 }
 
 impl Scans {
-    /// Room for scans on half of `threads`.
+    /// Capacity for scans on half of `threads`.
     pub(crate) fn on(threads: usize) -> Self {
         Self { permits: Semaphore::new((threads / 2).max(1)) }
     }
 
-    /// A scan, whose first step may be done at once.
+    /// A new scan, whose first step may run at once.
     pub(crate) fn pace(&self) -> Pace<'_> {
         Pace { scans: self, permit: None }
     }
 }
 
-/// Who scans.
+/// The turn of one scan.
 pub(crate) struct Pace<'a> {
     scans: &'a Scans,
     permit: Option<SemaphorePermit<'a>>,
 }
 
 impl Pace<'_> {
-    /// Lets others work before the next step; `false` when the time is up. Scans take turns.
+    /// Yields to other tasks before the next step; `false` when the time is up. Scans take turns.
     pub(crate) async fn rest(&mut self, until: Instant) -> bool {
         self.stop();
         tokio::task::yield_now().await;
@@ -52,16 +52,16 @@ impl Pace<'_> {
         self.permit.is_some()
     }
 
-    /// The scan has come to its end, for the time being.
+    /// Ends the scan, for the time being.
     pub(crate) fn stop(&mut self) {
         self.permit = None;
     }
 }
 
-/// Look-ups of administrators that are under way at a time; the others wait.
+/// Maximum number of concurrent look-ups by administrators; the others wait.
 const LOOKUPS: usize = 2;
 
-/// Runs look-ups where waiting for the disk hinders nobody. Cheap to clone.
+/// Runs look-ups where waiting for the disk blocks no other task. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Lookups {
     permits: Arc<Semaphore>,
@@ -74,7 +74,7 @@ impl Default for Lookups {
 }
 
 impl Lookups {
-    /// Runs one when it is its turn. One whose caller went away meanwhile is not begun.
+    /// Runs a look-up in its turn. If its caller goes away first, it is not started.
     ///
     /// # Errors
     /// INTERNAL when it cannot be run.
@@ -96,20 +96,20 @@ impl Lookups {
     }
 }
 
-/// Who waits for what a look-up finds.
+/// The caller of a look-up.
 #[derive(Clone, Default)]
 pub(crate) struct Caller {
     is_gone: Arc<AtomicBool>,
 }
 
 impl Caller {
-    /// Whether nobody waits any more.
+    /// Whether the caller has gone away.
     pub(crate) fn is_gone(&self) -> bool {
         self.is_gone.load(Ordering::Relaxed)
     }
 }
 
-/// Dropped when the caller goes.
+/// Dropped when the caller goes away.
 struct Leaving(Caller);
 
 impl Drop for Leaving {
@@ -118,7 +118,7 @@ impl Drop for Leaving {
     }
 }
 
-/// What one step has left.
+/// The remaining budget of one step.
 pub(crate) struct Step {
     messages: usize,
     bytes: usize,
@@ -131,13 +131,12 @@ impl Step {
         Self { messages: STEP_MESSAGES, bytes: STEP_BYTES, ends: Instant::now() + STEP_TIME }
     }
 
-    /// Whether nothing more is to be looked at.
+    /// Whether the budget is used up.
     pub(crate) fn is_over(&self) -> bool {
         self.messages == 0 || self.bytes == 0 || Instant::now() >= self.ends
     }
 
-    /// Messages of these lengths in bytes are to be looked at. Takes as many as the step has left, at least one, and says how
-    /// many these are.
+    /// Takes as many messages of these lengths, in bytes, as the budget allows, but at least one, and returns their number.
     pub(crate) fn take(&mut self, lengths: impl IntoIterator<Item = usize>) -> usize {
         let mut taken = 0;
         for length in lengths {
@@ -178,6 +177,6 @@ mod tests {
         first.stop();
         assert!(second.rest(soon()).await);
         assert!(!second.rest(Instant::now()).await, "its time is up");
-        assert!(first.rest(soon()).await, "who stopped holds nothing");
+        assert!(first.rest(soon()).await, "a stopped scan holds nothing");
     }
 }

@@ -4,7 +4,7 @@ use kerolox_gateway::refusal::Refusal;
 use kerolox_proto::v2::Code;
 use kerolox_store::{ProposeError, StoreError};
 
-/// How a failed proposal reaches a client.
+/// Maps a failed proposal to a refusal for clients.
 pub(crate) fn refused_by_log(error: &ProposeError) -> Refusal {
     let code = match error {
         ProposeError::Busy { .. } | ProposeError::NoRoom | ProposeError::NotNow(_) => Code::TooManyRequests,
@@ -15,10 +15,10 @@ pub(crate) fn refused_by_log(error: &ProposeError) -> Refusal {
     Refusal::new(code, error.to_string())
 }
 
-/// How a failed look-up reaches a client. The cause goes to the broker's log: somebody has to mend it, unless the broker does.
+/// Maps a failed look-up to a refusal for clients. The cause is logged: the operator has to fix it, unless the broker does.
 pub(crate) fn refused_by_store(error: &StoreError) -> Refusal {
     if error.index_damage().is_some() {
-        let text = "the broker's index is damaged and is made again from the log; try again in a moment";
+        let text = "the broker's index is damaged and is being rebuilt from the log; try again in a moment";
         return Refusal::new(Code::InternalServerError, text);
     }
     tracing::error!(%error, "reading the store failed");

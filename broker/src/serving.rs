@@ -1,4 +1,4 @@
-//! What a broker runs while it is a master, and what it answers while it is none.
+//! The services and tasks of a master, and the answers of a broker that is none.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -45,15 +45,15 @@ use crate::rpc::{
 };
 use crate::tasks::check_back::{WebhookClient, WebhookCounts};
 
-/// How long a broker that ends still passes on what reaches it, after another one took its place.
+/// How long a stopping broker still passes on calls after another one took its place.
 const LINGER: Duration = Duration::from_millis(300);
 
-/// What lives as long as the process, whatever its role.
+/// Parts that live as long as the process, whatever its role.
 pub(crate) struct Parts {
     pub(crate) config: BrokerConfig,
     pub(crate) info: BrokerInfo,
     pub(crate) standing: StandingInGroup,
-    /// Whether clients can be served, in whatever role.
+    /// Whether clients can be served, in any role.
     pub(crate) is_ready: watch::Sender<bool>,
     pub(crate) door: AdmissionGate,
     pub(crate) health: Arc<BrokerHealth>,
@@ -74,12 +74,12 @@ pub(crate) struct Parts {
 pub(crate) struct Serving {
     tasks: Supervisor,
     progress: ProgressLog,
-    /// Ends the calls that wait.
+    /// Ends waiting calls.
     over: ShutdownSignal,
 }
 
 impl Serving {
-    /// Ends everything that the master ran.
+    /// Ends all tasks of the master.
     pub(crate) async fn stop(self) {
         self.over.request();
         self.progress.close();
@@ -88,30 +88,30 @@ impl Serving {
 }
 
 impl Parts {
-    /// No call is given to the services of the leader that this broker was.
+    /// Stops passing calls to the leader's services of this broker.
     pub(crate) fn stop_leading(&self) {
         self.door.stop_leading();
     }
 
-    /// Returns when those who were let in before are done, or have taken too long.
+    /// Returns when calls that were let in before have finished, or have taken too long.
     pub(crate) async fn done(&self) {
         self.door.done().await;
     }
 
-    /// Lets nobody in until this broker serves again: whoever comes waits a moment, and is told to try again when it takes longer.
+    /// Holds all calls until this broker serves again: callers wait a moment, and are told to retry when it takes longer.
     pub(crate) fn stop_serving(&self) {
         self.health.is_announced.store(false, Ordering::Relaxed);
         self.door.begin_again();
     }
 
-    /// Completes when clients can be served, whatever the role.
+    /// Completes when clients can be served, in any role.
     pub(crate) async fn ready(&self) {
         let mut is_ready = self.is_ready.subscribe();
         // The sender lives in `self`.
         let _ = is_ready.wait_for(|is_ready| *is_ready).await;
     }
 
-    /// Whether acknowledgements by majority are wanted by the broker or any of its topics, at each moment.
+    /// Whether the broker or any of its topics wants acknowledgements by majority, at each moment.
     pub(crate) fn wants_quorum(&self, store: Arc<Store>) -> impl Fn() -> bool + Clone + Send + use<> {
         let by_default = self.config.replication.replicas() == ReplicaRequirement::Quorum;
         move || {
@@ -125,7 +125,7 @@ impl Parts {
         }
     }
 
-    /// For a member that does not rule: passes everything on to those who do.
+    /// Serves as a member that does not rule: passes all calls on to the masters.
     pub(crate) fn relay_all(&self) {
         self.health.is_announced.store(true, Ordering::Relaxed);
         let policy: Arc<dyn SettingsPolicy> = Arc::new(RegisteredPolicy {
@@ -156,12 +156,12 @@ impl Parts {
         self.tasks.once("announcement", async move {
             registrar.announce().await;
             let asked = clients.send_away();
-            tracing::debug!(asked, "clients are to look for the master");
+            tracing::debug!(asked, "asked clients to find the new master");
         });
         self.is_ready.send_replace(true);
     }
 
-    /// The administration that the SDKs' protocol defines.
+    /// The administration calls of the SDKs' protocol.
     fn administration(&self, relay: Arc<CallRelay>, rates: MessageRates) -> AdminServer<AdminService> {
         AdminService::server(AdminParts {
             name: format!("broker {}", self.config.group),
@@ -174,7 +174,7 @@ impl Parts {
         })
     }
 
-    /// This broker, to be asked about itself.
+    /// The inspection service of this broker.
     fn inspected(&self) -> InspectService {
         let (health, shutdown) = (self.health.clone(), self.shutdown.clone());
         let process = InspectedProcess {
@@ -188,23 +188,23 @@ impl Parts {
         InspectService { process, clients: self.clients.clone() }
     }
 
-    /// Begins to register, if it has not begun yet: not before it is known what as.
+    /// Starts the registration, if it has not started yet: not before the role is known.
     fn register(&self) {
         self.registrar.start(self.config.registration.heartbeat.duration());
     }
 
-    /// Passes on for a moment what still reaches this broker before it ends.
+    /// Passes on late calls for a moment before this broker ends.
     pub(crate) async fn linger(&self) {
         if self.standing.passes_on() {
             tokio::time::sleep(LINGER).await;
         }
     }
 
-    /// Starts everything that a master runs over `store`, and lets clients in; [`Self::ready`] completes when nameservers know.
-    /// `reign` is absent for a broker that is no member of a replicated group.
+    /// Starts all tasks of a master over `store`, and lets clients in; [`Self::ready`] completes when nameservers know. `reign`
+    /// is absent for a broker that is no member of a replicated group.
     pub(crate) fn serve(&self, store: Arc<Store>, reign: Option<Arc<Leadership>>) -> Serving {
         let config = &self.config;
-        // A leadership is ended by its member, that of a broker alone with the process.
+        // A leadership is ended by its member, that of a standalone broker with the process.
         let over = reign.as_ref().map_or_else(|| self.shutdown.of_part(), |reign| reign.over.clone());
         let room = self.health.room.clone();
         let reader = MessageReader::new(store.clone(), reign.clone());
@@ -275,7 +275,7 @@ impl Parts {
             shutdown: over.clone(),
         });
         let services = self.services(context, policy, announcer, (counters, webhook_counts), announcements);
-        // Its own routes first: whoever is let in asks for them.
+        // Its own routes first: clients that are let in query them.
         self.register();
         self.door.lead(services);
         let (registrar, health, is_ready) =
@@ -319,7 +319,7 @@ impl Parts {
             webhook_hosts: self.webhooks.hosts(),
             losses: self.health.losses.clone(),
         };
-        // A standalone broker is its own nameserver; any other one still tells what it knows to who asks.
+        // A standalone broker is its own nameserver; any other one still answers queries for its routes.
         let registry = self.config.standalone.then(|| RegistryService::server(self.routes.clone()));
         let mut services = Services::builder();
         services

@@ -1,4 +1,4 @@
-//! The parts of a broker, made as its configuration says.
+//! The parts of a broker, built from its configuration.
 
 use std::fs::File;
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::news::News;
 use crate::replication::{self, Identity, MemberFile, Stores};
 use crate::tasks::check_back::{WebhookClient, WebhookHosts, webhook_secret};
 
-/// How webhooks are asked.
+/// The client for webhooks.
 pub(crate) fn webhooks(config: &BrokerConfig) -> Result<WebhookClient, BrokerError> {
     let settings = &config.transaction;
     let secret = webhook_secret(settings.webhook_secret_file.as_deref(), &config.data)
@@ -29,7 +29,7 @@ pub(crate) fn webhooks(config: &BrokerConfig) -> Result<WebhookClient, BrokerErr
     Ok(WebhookClient::new(secret, settings.webhook_timeout.duration(), hosts))
 }
 
-/// Takes the data folder for this process, for as long as the file lives.
+/// Locks the data folder for this process, as long as the file is open.
 pub(crate) fn lock_folder(path: &Path) -> Result<File, BrokerError> {
     let failed = |source| BrokerError::Folder { path: path.to_owned(), source };
     private_folder(path).map_err(failed)?;
@@ -41,7 +41,7 @@ pub(crate) fn lock_folder(path: &Path) -> Result<File, BrokerError> {
     }
 }
 
-/// How the store of this broker is opened.
+/// The function that opens the store of this broker.
 pub(crate) fn stores(
     config: &BrokerConfig,
     news: News,
@@ -97,9 +97,9 @@ pub(crate) fn group(
     Ok(replication::Group::new(identity, settings, controller, found))
 }
 
-/// Used only when a log is begun.
+/// A salt for a new log.
 fn random_salt() -> FrameSalt {
     let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
-    // Some bits of either half are always the same, but never in the same place.
+    // Some bits of either half are constant, but at different positions.
     FrameSalt::new(high ^ low)
 }

@@ -165,12 +165,12 @@ async fn check(servers: &Cluster, broker: usize, content: &Content) {
 
 fn remade(server: &ServerProcess) -> bool {
     let told = server.probe("/readyz").unwrap();
-    told.status == 200 && told.body.contains("made again from the log once")
+    told.status == 200 && told.body.contains("rebuilt from the log once")
 }
 
 fn assert_told(server: &ServerProcess) {
     let log = server.log();
-    assert!(log.contains("the index is damaged; it is removed and made again from the log"), "{log}");
+    assert!(log.contains("the index is damaged; it is removed and rebuilt from the log"), "{log}");
 }
 
 /// Damages the index and expects everything back. Sometimes the rest is sound but older: then no rebuild is needed.

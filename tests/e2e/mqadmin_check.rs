@@ -124,7 +124,7 @@ async fn a_group_without_master_or_with_too_few_members_is_red() {
     }
 
     servers.brokers[slave].kill().unwrap();
-    is_red(&servers, master, "master", "replication.min-in-sync asks for").await;
+    is_red(&servers, master, "master", "replication.min-in-sync requires").await;
     servers.brokers[slave].start().unwrap();
     in_sync(&servers, 2).await;
     let is_ready = async || servers.brokers[master].probe("/readyz").unwrap().status == 200;

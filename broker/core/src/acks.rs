@@ -1,4 +1,4 @@
-//! What a consumer group has finished in one queue.
+//! Progress of a consumer group in one queue.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::queue_offset::QueueOffset;
 use crate::record::{AckRange, FailedAttempts, QueueProgress};
 
 /// Progress of one group in one queue: everything below `committed` is done, and so are the ranges above it.
-/// Both the state machine (durable) and the delivery engine (eager) hold one and feed it the same changes.
+/// Both the state machine (durable) and the delivery engine (eager) hold one and apply the same changes to it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct QueueAcks {
     committed: QueueOffset,
@@ -16,7 +16,7 @@ pub struct QueueAcks {
     ranges: BTreeMap<QueueOffset, QueueOffset>,
     /// Failed attempts of offsets that are not done: `offset -> (attempts, visible_ms)`.
     attempted: BTreeMap<QueueOffset, (u32, i64)>,
-    /// Receipt handles with lease numbers up to this one are void, because the offset was set since.
+    /// Receipt handles with lease numbers up to this one are void, because the offset was reset after they were issued.
     void_leases: u64,
 }
 
@@ -39,8 +39,8 @@ impl QueueAcks {
         Self { committed: offset, ..Self::default() }
     }
 
-    /// Everything from `offset` on is open again, everything before it is done, and handles with lease numbers up to
-    /// `void_leases` no longer count.
+    /// Reopens everything from `offset` on, marks everything before it done, and voids receipt handles with lease
+    /// numbers up to `void_leases`.
     pub fn reset_to(offset: QueueOffset, void_leases: u64) -> Self {
         Self { void_leases, ..Self::starting_at(offset) }
     }
@@ -78,7 +78,7 @@ impl QueueAcks {
         self.attempted.iter().map(|(offset, (attempts, visible_ms))| (*offset, *attempts, *visible_ms))
     }
 
-    /// Whether something is noted of `offset`, be it that it was handed out and no attempt failed.
+    /// Whether anything is recorded for `offset`, even a delivery without a failed attempt.
     pub fn is_attempted(&self, offset: QueueOffset) -> bool {
         self.attempted.contains_key(&offset)
     }
@@ -111,10 +111,10 @@ impl QueueAcks {
             self.ranges.insert(from, to);
         }
         let is_above = |(start, end): (&QueueOffset, &QueueOffset)| self.committed < *start && start < end;
-        assert!(self.ranges.first_key_value().is_none_or(is_above), "done ranges lie above what is all done");
+        assert!(self.ranges.first_key_value().is_none_or(is_above), "done ranges lie above committed");
     }
 
-    /// Makes `start .. end` open again, as if nobody had ever had these messages.
+    /// Reopens `start .. end`, as if these messages had never been finished.
     pub fn reopen(&mut self, start: QueueOffset, end: QueueOffset) {
         if start >= end {
             return;
@@ -129,14 +129,14 @@ impl QueueAcks {
         self.attempted.retain(|offset, _| !(start..end).contains(offset));
     }
 
-    /// Notes that `offset` failed; an offset that is done stays done.
+    /// Records that `offset` failed; an offset that is done stays done.
     pub fn attempt(&mut self, offset: QueueOffset, attempts: u32, visible_ms: i64) {
         if !self.is_done(offset) {
             self.attempted.insert(offset, (attempts, visible_ms));
         }
     }
 
-    /// Everything before `min` expired: it is done, except what failed before and waits for its next attempt.
+    /// Everything before `min` expired: it becomes done, except failed messages that wait for their next attempt.
     pub fn expire_below(&mut self, min: QueueOffset) {
         let waiting: Vec<QueueOffset> = self.attempted.range(..min).map(|(offset, _)| *offset).collect();
         let mut from = self.committed;
@@ -183,7 +183,8 @@ impl QueueAcks {
         .encode_to_vec()
     }
 
-    /// Reads the stored form. Whatever it says, the answer keeps to the rules of this type: what contradicts them is left out.
+    /// Reads the stored form. The result always keeps the invariants of this type; contradicting parts of the input are
+    /// dropped.
     ///
     /// # Errors
     /// The text of the protobuf error when `bytes` are not a stored form.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use kerolox_model::limits::{ATTRIBUTE_BYTES_MAX, ATTRIBUTE_CHANGES_MAX};
 
-/// Characters of a malformed change that its error shows.
+/// Characters of a malformed change that its error quotes.
 const SHOWN_CHARS: usize = 200;
 
 /// One change of an attribute.

@@ -1,8 +1,8 @@
-//! The audit trail: what administrators decided by hand, kept with the data that it is about.
+//! The audit trail: administrators' manual decisions, kept with the data that they concern.
 
 use prost::Message;
 
-/// Entries that a broker keeps; of more, the oldest go.
+/// Entries that a broker keeps; beyond that, the oldest go.
 pub const AUDIT_MAX: usize = 10_000;
 
 /// One decision; field numbers are part of the index format and of snapshots.
@@ -11,30 +11,30 @@ pub struct AuditEntry {
     /// When it was stored, milliseconds since the Unix epoch.
     #[prost(int64, tag = "1")]
     pub at_ms: i64,
-    /// Who decided, as they called themselves.
+    /// Name that the administrator gave.
     #[prost(string, tag = "2")]
     pub by: String,
-    /// What was to be done, as in `transaction commit`.
+    /// The action, as in `transaction commit`.
     #[prost(string, tag = "3")]
     pub action: String,
-    /// To what.
+    /// The object of the action.
     #[prost(string, tag = "4")]
     pub object: String,
-    /// Why.
+    /// The reason given.
     #[prost(string, tag = "5")]
     pub reason: String,
-    /// What came of it.
+    /// The outcome.
     #[prost(string, tag = "6")]
     pub outcome: String,
 }
 
-/// An entry and where its record was stored.
+/// An entry and the position of its record.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct AuditedEntry {
     /// Position of the record in the log.
     #[prost(uint64, tag = "1")]
     pub position: u64,
-    /// What was decided.
+    /// The decision.
     #[prost(message, required, tag = "2")]
     pub entry: AuditEntry,
 }

@@ -1,37 +1,38 @@
-//! The wall clock, watched: when it leaps ahead of the monotonic clock, what is due only by the leap waits for a while.
+//! The guarded wall clock: when it leaps ahead of the monotonic clock, messages that are due only because of the leap
+//! are held back for a grace period.
 //!
-//! Delivery times are told in wall-clock time. A clock that is set an hour ahead by mistake would deliver in one moment all
-//! that was scheduled for that hour, and nothing takes that back. So a leap is believed only after a grace; until then time
-//! goes on at the pace of the monotonic clock. A clock that is set back only delays.
+//! Delivery times are wall-clock times. A clock that is set an hour ahead by mistake would deliver in one moment everything
+//! that was scheduled for that hour, and no delivery can be undone. So a leap is accepted only after a grace period; until
+//! then time advances at the pace of the monotonic clock. A clock that is set back only delays.
 
-/// When a leap is one, and how long it is doubted.
+/// When a step of the clock counts as a leap, and how long the leap is doubted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClockPolicy {
     /// A step ahead of the monotonic clock by more than this is a leap, in milliseconds.
     pub leap_ms: i64,
-    /// A leap is believed when it lasts this long, in milliseconds.
+    /// A leap is accepted when it lasts this long, in milliseconds.
     pub grace_ms: u64,
 }
 
-/// What the caller should tell the operator.
+/// An event that the caller should report to the operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClockAlarm {
-    /// The wall clock leapt ahead by this many milliseconds; the leap is not believed yet.
+    /// The wall clock leapt ahead by this many milliseconds; the leap is not accepted yet.
     Leapt(i64),
-    /// The leap lasted for the grace, and is believed: this many milliseconds.
+    /// The leap lasted for the grace period and is accepted: this many milliseconds.
     Believed(i64),
-    /// The wall clock went back to where it should be before the leap was believed.
+    /// The wall clock went back to its expected time before the leap was accepted.
     Returned,
-    /// The wall clock was set back by this many milliseconds: what is scheduled comes later.
+    /// The wall clock was set back by this many milliseconds: scheduled messages are delivered later.
     SetBack(i64),
 }
 
-/// What a look at both clocks says.
+/// The result of one reading of both clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClockReading {
-    /// The time to go by, milliseconds since the Unix epoch; never ahead of the wall clock.
+    /// The time to use, milliseconds since the Unix epoch; never ahead of the wall clock.
     pub now_ms: i64,
-    /// Something changed.
+    /// Present when the state of the clock changed.
     pub alarm: Option<ClockAlarm>,
 }
 
@@ -39,19 +40,19 @@ pub struct ClockReading {
 #[derive(Debug, Clone)]
 pub struct ClockGuard {
     policy: ClockPolicy,
-    /// Wall and monotonic time of the last look that was believed.
+    /// Wall and monotonic time of the last reading that was accepted.
     believed: Option<(i64, u64)>,
     /// Monotonic time at which the leap was noticed, and how far it goes.
     doubted: Option<(u64, i64)>,
 }
 
 impl ClockGuard {
-    /// A guard that believes the first look.
+    /// A guard that accepts the first reading.
     pub fn new(policy: ClockPolicy) -> Self {
         Self { policy, believed: None, doubted: None }
     }
 
-    /// Looks at both clocks: milliseconds since the Unix epoch, and milliseconds that never run backwards.
+    /// Reads both clocks: milliseconds since the Unix epoch, and milliseconds that never run backwards.
     pub fn look(&mut self, wall_ms: i64, monotonic_ms: u64) -> ClockReading {
         let Some((wall_before, monotonic_before)) = self.believed else {
             return self.believe(wall_ms, monotonic_ms, None);
@@ -78,7 +79,7 @@ impl ClockGuard {
         ClockReading { now_ms: expected, alarm }
     }
 
-    /// How far ahead the wall clock leapt, while that is doubted; milliseconds.
+    /// How far ahead the wall clock leapt, in milliseconds, while the leap is doubted.
     pub fn doubted_ms(&self) -> Option<i64> {
         self.doubted.map(|(_, ahead)| ahead)
     }
@@ -111,7 +112,7 @@ mod tests {
         let leapt = guard.look(START + 1_000 + HOUR, 1_000);
         assert_eq!(leapt, ClockReading { now_ms: START + 1_000, alarm: Some(ClockAlarm::Leapt(HOUR)) });
         assert_eq!(guard.doubted_ms(), Some(HOUR));
-        // Time goes on meanwhile, at the pace of the monotonic clock.
+        // Meanwhile time advances at the pace of the monotonic clock.
         let during = guard.look(START + 10_999 + HOUR, 10_999);
         assert_eq!(during, ClockReading { now_ms: START + 10_999, alarm: None });
         let after = guard.look(START + 11_000 + HOUR, 11_000);
@@ -157,8 +158,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the wall clock does, the time to go by is never ahead of it, and it never runs ahead of the monotonic
-        /// clock by more than what counts as no leap, unless a leap lasted for the grace.
+        /// Whatever the wall clock does, the guarded time is never ahead of it, and never runs ahead of the monotonic
+        /// clock by more than the leap threshold, unless a leap lasted for the grace period.
         #[test]
         fn time_never_leaps_by_itself(steps in prop::collection::vec((0u64..20_000, -20_000i64..20_000), 1..60)) {
             let mut guard = guard();

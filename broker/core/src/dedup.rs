@@ -1,27 +1,27 @@
 //! Deduplication: which messages of a topic are repeats of earlier ones.
 //!
-//! A topic with the attribute `dedup` takes a message once within a time, its window. What makes two messages the same is
-//! their id (`dedup=id`: a producer's retry) or their business keys (`dedup=key`: the same order, whoever sends it). All keys
-//! of a message count together and in any order, so that messages which share a customer but not an order stay apart; a
-//! message without keys is known by its id.
+//! A topic with the attribute `dedup` accepts a message once within a time, its window. Two messages are duplicates when they
+//! have the same id (`dedup=id`: a producer's retry) or the same business keys (`dedup=key`: the same order from any sender).
+//! All keys of a message count together and in any order, so messages that share a customer but not an order stay apart; a
+//! message without keys is identified by its id.
 
 use kerolox_model::units::TimeSpan;
 use twox_hash::XxHash3_128;
 
 use crate::topic::Topic;
 
-/// Attribute that says what makes two messages of the topic the same: `id`, `key` or `off`, which is the default.
+/// Attribute that selects how the topic identifies duplicates: `id`, `key` or `off`, which is the default.
 pub const DEDUP_ATTRIBUTE: &str = "dedup";
-/// Attribute that says for how long a message is remembered, as in `2h`. Without it, [`WINDOW_MS_DEFAULT`].
+/// Attribute that sets how long a message is remembered, as in `2h`. Without it, [`WINDOW_MS_DEFAULT`].
 pub const DEDUP_WINDOW_ATTRIBUTE: &str = "dedup.window";
-/// Ten minutes: longer than SDKs and most callers try again.
+/// Ten minutes: longer than SDKs and most callers retry.
 pub const WINDOW_MS_DEFAULT: i64 = 10 * 60 * 1000;
 /// A second.
 pub const WINDOW_MS_MIN: i64 = 1_000;
 /// A week. Each message takes some 50 bytes of the index for up to three times its window.
 pub const WINDOW_MS_MAX: i64 = 7 * 24 * 3600 * 1000;
 
-/// What makes two messages the same.
+/// How two messages are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DedupKey {
     /// The producer's id for the message.
@@ -30,17 +30,17 @@ pub enum DedupKey {
     Key,
 }
 
-/// How a topic tells repeats.
+/// How a topic detects duplicates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DedupPolicy {
-    /// What is compared.
+    /// The property that is compared.
     pub by: DedupKey,
-    /// For how long a message is remembered, milliseconds from its store time on.
+    /// How long a message is remembered, in milliseconds from its store time.
     pub window_ms: i64,
 }
 
 impl DedupPolicy {
-    /// What the topic's attributes say; `None` when it takes every message.
+    /// The policy that the topic's attributes define; `None` when the topic accepts every message.
     pub fn of(topic: &Topic) -> Option<Self> {
         let by = parse_by(topic.attributes.get(DEDUP_ATTRIBUTE)?).ok()??;
         let window = topic.attributes.get(DEDUP_WINDOW_ATTRIBUTE);
@@ -49,9 +49,8 @@ impl DedupPolicy {
         Some(Self { by, window_ms })
     }
 
-    /// What a message is known by: equal for messages that are the same. Part of the log format: XXH3 with 128 bits and
-    /// without a seed, over the byte 1 and the id, or over the byte 2 and, sorted, each key behind its length (u32,
-    /// little-endian).
+    /// The identity of a message: equal for duplicates. Part of the log format: XXH3 with 128 bits and without a seed,
+    /// over the byte 1 and the id, or over the byte 2 and, sorted, each key behind its length (u32, little-endian).
     pub fn hash(self, message_id: &str, keys: &[&str]) -> u128 {
         let mut bytes = Vec::with_capacity(64);
         if self.by == DedupKey::Id || keys.is_empty() {
@@ -71,8 +70,8 @@ impl DedupPolicy {
         XxHash3_128::oneshot(&bytes)
     }
 
-    /// Whether a message that was stored at `first_ms` is still remembered at `now_ms`. A clock that was set back counts
-    /// like one that went on, so that a wrong time does not make messages repeats for years.
+    /// Whether a message that was stored at `first_ms` is still remembered at `now_ms`. Only the distance between the
+    /// two times counts: a clock that was set back does not make messages duplicates for years.
     pub fn remembers(self, first_ms: i64, now_ms: i64) -> bool {
         now_ms.abs_diff(first_ms) < self.window_ms.unsigned_abs()
     }
@@ -81,7 +80,7 @@ impl DedupPolicy {
 /// Checks a value of [`DEDUP_ATTRIBUTE`].
 ///
 /// # Errors
-/// A sentence that names the words which mean something.
+/// A sentence that names the accepted words.
 pub fn check_by(word: &str) -> Result<(), String> {
     parse_by(word).map(drop)
 }
@@ -89,7 +88,7 @@ pub fn check_by(word: &str) -> Result<(), String> {
 /// Checks a value of [`DEDUP_WINDOW_ATTRIBUTE`].
 ///
 /// # Errors
-/// A sentence that says how it should look.
+/// A sentence that describes the expected form.
 pub fn check_window(text: &str) -> Result<(), String> {
     parse_window(text).map(drop)
 }

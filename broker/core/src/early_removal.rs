@@ -1,18 +1,18 @@
-//! Old segments that go before their time, and what consumer groups lose by that.
+//! Early removal of old segments, and the messages that consumer groups lose by it.
 //!
-//! That happens only where the operator switched it on, `retention.remove-early` or `retention.log-size`. What it costs is
-//! counted, so that a group's owner learns of it from more than a gap in the offsets.
+//! Segments are removed early only where the operator allowed it, with `retention.remove-early` or `retention.log-size`.
+//! The losses are counted, so that a group's owner learns of them from more than a gap in the offsets.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::record::QueueState;
 
-/// Groups and topics that a log line or a health check names; the rest is counted.
+/// Groups and topics that a log line or a health check names; the rest are counted.
 const NAMED: usize = 5;
 
-/// Where a group lost something: the group, or the member of a broadcast group, the topic and its queue. The parts of lite topics
-/// count together, as queue 0.
+/// The place of a loss: the group, or the member of a broadcast group, the topic and its queue. The parts of lite topics count
+/// together, as queue 0.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LossPlace {
     /// Name of the consumer group.
@@ -25,7 +25,7 @@ pub struct LossPlace {
     pub queue: u32,
 }
 
-/// Numbers of messages that went before a group had done with them.
+/// Numbers of messages that were removed before a group had finished them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UnreadLosses(pub BTreeMap<LossPlace, u64>);
 
@@ -37,17 +37,17 @@ impl UnreadLosses {
         }
     }
 
-    /// Counts what went at all places of another look.
+    /// Adds the losses of another check.
     pub fn absorb(&mut self, unread: &Self) {
         unread.0.iter().for_each(|(place, messages)| self.add(place.clone(), *messages));
     }
 
-    /// Messages that are gone unread at a place.
+    /// Messages lost unread at a place.
     pub fn at(&self, place: &LossPlace) -> u64 {
         self.0.get(place).copied().unwrap_or(0)
     }
 
-    /// Whether nobody lost anything.
+    /// Whether no group lost messages.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -73,21 +73,22 @@ impl fmt::Display for UnreadLosses {
     }
 }
 
-/// The part of a queue that goes before its time: offsets.
+/// The offsets of a queue that are removed early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EarlyRemoval {
-    /// The first offset that goes; what lies before it is old enough.
+    /// The first offset that is removed early; everything before it is old enough.
     pub from: u64,
-    /// The first one that stays.
+    /// The first offset that stays.
     pub until: u64,
 }
 
-/// Messages of `going` that a group has not done, when it has done everything below `committed`, and `lag` messages are not done.
+/// Messages of `going` that a group has not finished, when everything below `committed` is done and `lag` messages are not.
 pub fn unread(going: EarlyRemoval, committed: u64, lag: u64) -> u64 {
     going.until.saturating_sub(going.from.max(committed)).min(lag)
 }
 
-/// What goes early of each queue when what lies before `until` goes, and what lies before `old` is old enough.
+/// The offsets of each queue that are removed early when everything before `until` goes and everything before `old` is
+/// old enough.
 pub fn going(old: &[QueueState], until: &[QueueState]) -> BTreeMap<(u32, u32), EarlyRemoval> {
     let old: BTreeMap<_, _> = old.iter().map(|state| ((state.topic_id, state.queue), state.next)).collect();
     let going = until.iter().map(|state| {

@@ -1,12 +1,12 @@
 //! When a record counts as stored.
 
-/// What an acknowledgement of the broker waits for.
+/// The durability that an acknowledgement of the broker waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FlushRequirement {
     /// The record is on disk: it survives a power cut.
     #[default]
     Sync,
-    /// The record is in the system's page cache: it survives a crash of the broker, but a power cut may take what was
+    /// The record is in the system's page cache: it survives a crash of the broker, but a power cut may take everything
     /// written since the last sync.
     Async,
 }
@@ -15,7 +15,7 @@ impl FlushRequirement {
     /// Reads `sync` or `async`, in any case; RocketMQ's `SYNC_FLUSH` and `ASYNC_FLUSH` are understood too.
     ///
     /// # Errors
-    /// A sentence that says what can be written.
+    /// A sentence that names the accepted words.
     pub fn parse(word: &str) -> Result<Self, String> {
         match word.to_ascii_lowercase().as_str() {
             "sync" | "sync_flush" => Ok(Self::Sync),

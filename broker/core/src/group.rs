@@ -1,4 +1,4 @@
-//! Consumer groups: configuration and defaults. What a change may do is in [`crate::group_change`].
+//! Consumer groups: configuration and defaults. [`crate::group_change`] has the rules for changes.
 
 use std::collections::BTreeMap;
 
@@ -12,37 +12,37 @@ use crate::topic::Topic;
 /// Redeliveries of a message before it counts as undeliverable, unless the group says otherwise (RocketMQ's default).
 pub const RETRY_MAX_TIMES_DEFAULT: u32 = 16;
 
-/// Attribute that says what becomes of a message after its last attempt: `dead-letter` (the default) or `block`.
+/// Attribute that decides about a message after its last attempt: `dead-letter` (the default) or `block`.
 pub const EXHAUSTED_ATTRIBUTE: &str = "retry.exhausted";
 
-/// Attribute with the delays between attempts, as in `1s/10s/5m` or `exponential/1s/2h/2`. Without it those
-/// of [`Backoff::by_default`] hold.
+/// Attribute with the delays between attempts, as in `1s/10s/5m` or `exponential/1s/2h/2`. The default is
+/// [`Backoff::by_default`].
 pub const BACKOFF_ATTRIBUTE: &str = "retry.backoff";
 
-/// Attribute that limits the messages of one topic that may be out with the group's consumers or wait for another attempt.
+/// Attribute that limits the messages of one topic that the group's consumers hold or that wait for another attempt.
 pub const IN_FLIGHT_ATTRIBUTE: &str = "inflight.max";
 
-/// Messages of a lite topic that its engine looks at ahead of their turn: they come one after the other anyway, and there may
+/// Messages of a lite topic that its engine looks at ahead of their turn: they are delivered one by one anyway, and there may
 /// be very many lite topics.
 const LITE_LOOKAHEAD: usize = 256;
 
-/// Attribute that says how strictly priorities count, 0 to 100, on topics of type PRIORITY; see [`PriorityFactor`]. Without
+/// Attribute that sets how strictly priorities count, 0 to 100, on topics of type PRIORITY; see [`PriorityFactor`]. Without
 /// it a higher priority always comes first.
 pub const PRIORITY_ATTRIBUTE: &str = "priority.factor";
 
-/// Attribute that says where the group starts in a topic that is new to it: `earliest`, `latest`, a time as in RFC 3339, or
+/// Attribute that sets where the group starts in a topic that is new to it: `earliest`, `latest`, a time as in RFC 3339, or
 /// milliseconds since the Unix epoch.
 pub const CONSUME_FROM_ATTRIBUTE: &str = "consume.from";
-/// Attribute that says, with `true`, that every client of the group gets every message.
+/// Attribute that, with `true`, makes every client of the group receive every message.
 pub const BROADCAST_ATTRIBUTE: &str = "broadcast";
-/// Between the name of a broadcast group and the client id of a member.
+/// Separates the name of a broadcast group from the client id of a member.
 const MEMBER_SEPARATOR: char = '#';
 
 /// A consumer group of one broker group. Stored in `Meta` records; field numbers are part of the on-disk format.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct Group {
-    /// Given by the state machine at creation, never used again for another group. In a request to create one: the id that its
-    /// proposer expects, or 0; it counts only where the state machine cannot know, behind damage.
+    /// Assigned by the state machine at creation, and never reused. In a request to create a group: the id that its proposer
+    /// expects, or 0; it counts only behind damage, where the state machine cannot know the id.
     #[prost(uint32, tag = "1")]
     pub id: u32,
     /// Unique in the broker group.
@@ -57,18 +57,18 @@ pub struct Group {
     /// Redeliveries after the first attempt.
     #[prost(uint32, tag = "5")]
     pub retry_max_times: u32,
-    /// RocketMQ's consumeFromMinEnable, which its tools send as `false` unless told otherwise. Kept and shown; where the group
-    /// starts is up to [`Self::start`].
+    /// RocketMQ's consumeFromMinEnable, which its tools send as `false` unless told otherwise. Stored and shown, but without
+    /// effect: [`Self::start`] decides where the group starts.
     #[prost(bool, tag = "6")]
     pub consume_from_min: bool,
-    /// As set by administrators.
+    /// Attributes set by administrators.
     #[prost(btree_map = "string, string", tag = "7")]
     pub attributes: BTreeMap<String, String>,
-    /// Id of the broadcast group of which this is one member with a cursor of its own; 0 for the groups that administrators
-    /// know. What a member may do is up to its group: the other fields of its record do not count.
+    /// Id of the broadcast group of which this is one member with its own cursor; 0 for ordinary groups. The permissions of
+    /// a member are those of its group: the other fields of its record do not count.
     #[prost(uint32, tag = "8")]
     pub parent: u32,
-    /// Client id of a member.
+    /// Client id of the member; empty for an ordinary group.
     #[prost(string, tag = "9")]
     pub member: String,
 }
@@ -76,11 +76,11 @@ pub struct Group {
 /// Where a group starts in a topic that is new to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartPosition {
-    /// With the oldest message.
+    /// At the oldest message.
     Earliest,
-    /// With the first message that comes.
+    /// At the next new message.
     Latest,
-    /// With the first message that became visible at or after this time, milliseconds since the Unix epoch.
+    /// At the first message that became visible at or after this time, milliseconds since the Unix epoch.
     At(i64),
 }
 
@@ -100,8 +100,8 @@ impl Group {
         }
     }
 
-    /// The group as its member `client` sees it: the same configuration, under a name and with an id of its own. The id is
-    /// 0 as long as nobody gave one.
+    /// The group as its member `client` sees it: the group's configuration with its own name and id. The id is 0 until the
+    /// state machine assigns one.
     pub fn as_member(&self, client: &str) -> Self {
         Self {
             id: 0,
@@ -117,15 +117,15 @@ impl Group {
         self.attributes.get(BROADCAST_ATTRIBUTE).is_some_and(|value| value == "true")
     }
 
-    /// The name that clients use: for a member, that of its group.
+    /// The name that clients use: for a member, the name of its group.
     pub fn public_name(&self) -> &str {
         let suffix = if self.member.is_empty() { 0 } else { MEMBER_SEPARATOR.len_utf8() + self.member.len() };
         &self.name[..self.name.len() - suffix]
     }
 
-    /// Where it starts in a topic that is new to it: as `consume.from` says, otherwise with what comes if it is a broadcast
-    /// group (as in RocketMQ), otherwise with the oldest message. By [`Self::consume_from_min`] a group would miss on each
-    /// broker what was sent before it came there.
+    /// Where the group starts in a topic that is new to it: as `consume.from` says, otherwise at the end for a broadcast
+    /// group (as in RocketMQ), otherwise at the oldest message. With [`Self::consume_from_min`] a group would miss on each
+    /// broker the messages sent before it came there.
     pub fn start(&self) -> StartPosition {
         let attribute = self.attributes.get(CONSUME_FROM_ATTRIBUTE).and_then(|value| parse_start(value).ok());
         attribute.unwrap_or(if self.is_broadcast() { StartPosition::Latest } else { StartPosition::Earliest })
@@ -136,12 +136,12 @@ impl Group {
         self.retry_max_times.saturating_add(1)
     }
 
-    /// Delays between the attempts, if the group says so.
+    /// Delays between the attempts, if the group sets them.
     pub fn backoff(&self) -> Option<Backoff> {
         self.attributes.get(BACKOFF_ATTRIBUTE).and_then(|text| text.parse().ok())
     }
 
-    /// What the group asks of the delivery engine where it receives from `topic`.
+    /// Delivery rules for the group's receives from `topic`.
     pub fn policy(&self, topic: &Topic) -> DeliveryPolicy {
         let default = DeliveryPolicy::default();
         let value = |key| self.attributes.get(key).map(String::as_str);
@@ -179,8 +179,8 @@ pub(crate) fn priority_factor(number: &str) -> Result<PriorityFactor, String> {
     PriorityFactor::parse(number).map_err(|error| format!("{PRIORITY_ATTRIBUTE}: {error}"))
 }
 
-/// Name under which a member of a broadcast group is stored. No group of administrators can have it: the separator is not
-/// legal in their names.
+/// Name under which a member of a broadcast group is stored. No ordinary group can have it: the separator is not legal in
+/// group names.
 pub fn member_name(group: &str, client: &str) -> String {
     format!("{group}{MEMBER_SEPARATOR}{client}")
 }

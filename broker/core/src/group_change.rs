@@ -1,4 +1,4 @@
-//! What administrators make of a consumer group.
+//! Changes of consumer groups by administrators.
 
 use kerolox_model::backoff::Backoff;
 use kerolox_model::names::{NameError, validate_group};
@@ -10,7 +10,7 @@ use crate::group::{
 };
 use crate::lite;
 
-/// What an administrator asks for; absent fields keep their value, or get the default when the group is new.
+/// A requested change; absent fields keep their value, or get the default when the group is new.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GroupChange {
     /// Name of the group.
@@ -27,7 +27,7 @@ pub struct GroupChange {
     pub attributes: Vec<String>,
 }
 
-/// Why a group cannot become what was asked for.
+/// Why a change of a group is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GroupError {
     /// The name is not legal.
@@ -38,7 +38,7 @@ pub enum GroupError {
     Attribute(String),
 }
 
-/// What a group becomes by a change; `present` is absent for a new group.
+/// The group after a change; `present` is absent for a new group.
 ///
 /// # Errors
 /// [`GroupError`]; nothing is changed then.

@@ -1,12 +1,12 @@
 //! Messages that are held back: half messages until their transaction ends, scheduled messages until their delivery time.
 
-/// What the state machine knows of a message that is held back, whatever for. Its identity is the log position at which its
-/// record was first stored.
+/// The state machine's entry for a message that is held back, for whatever reason. Its identity is the log position at
+/// which its record was first stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HeldMessage {
     /// Topic of the message.
     pub topic_id: u32,
-    /// Queue in which it becomes visible; that of a message with a message group is found when it does.
+    /// Queue in which it becomes visible; for a message with a message group, the queue is found at that moment.
     pub queue: u32,
     /// Length of its record's frame, in bytes.
     pub frame_len: u32,
@@ -18,11 +18,11 @@ pub struct HeldMessage {
     pub stored_ms: i64,
     /// See `MessageHeader::slot`.
     pub slot: Option<u32>,
-    /// Where the record lies now, when it was carried forward; 0 while it lies where it was first stored.
+    /// Position of the record after it was carried forward; 0 while it lies where it was first stored.
     pub carried_to: u64,
     /// Offset at which it became visible.
     pub offset: u64,
-    /// Who decided: a client id or `admin`; empty while it is undecided, and when its time came.
+    /// Who decided: a client id or `admin`; empty while it is undecided, and when its delivery time came.
     pub decided_by: String,
     /// When it was decided, milliseconds since the Unix epoch; 0 while it is undecided.
     pub decided_ms: i64,
@@ -31,7 +31,7 @@ pub struct HeldMessage {
 }
 
 impl HeldMessage {
-    /// Where the record of the message lies that was first stored at `position`.
+    /// Current position of the record that was first stored at `position`.
     pub fn location(&self, position: u64) -> u64 {
         if self.carried_to == 0 { position } else { self.carried_to }
     }

@@ -19,8 +19,8 @@
 //! - [`timer`]: what becomes of a scheduled message;
 //! - [`retention`]: which old segments and messages go;
 //! - [`early_removal`]: what consumer groups lose when they go before their time;
-//! - [`clock`]: which time scheduled messages go by;
-//! - [`health`]: what a broker says of itself.
+//! - [`clock`]: the clock for scheduled messages;
+//! - [`health`]: verdicts on the state of a broker.
 //!
 //! Nothing here does I/O, reads a clock, draws random numbers or starts threads: the callers pass `now` in and carry
 //! the effects out. That is what makes every rule testable in microseconds and the whole replayable on a replica.

@@ -1,7 +1,7 @@
 //! The hashes by which messages are found again. They are part of the log format: XXH3 with 64 bits, no seed, over the
 //! bytes that the functions below name.
 //!
-//! Hashes of different things may be equal; whoever looks up compares the stored message with what is wanted.
+//! Hashes of different things may be equal; the caller compares the stored message with the wanted id or key.
 
 use twox_hash::XxHash3_64;
 

@@ -1,4 +1,4 @@
-//! What may be sent: the checks that every message passes before anything is stored.
+//! Publish checks: the rules that every message passes before it is stored.
 
 use kerolox_model::limits;
 use kerolox_model::names::{NameError, validate_topic};
@@ -28,8 +28,8 @@ impl Default for PublishLimits {
     }
 }
 
-/// Property keys that RocketMQ keeps for itself (its `MessageConst`): a message that carried one of them as a user
-/// property would mean something else to its servers and clients.
+/// Property keys that RocketMQ reserves (its `MessageConst`): a message that carried one of them as a user property
+/// would mean something else to its servers and clients.
 const RESERVED_PROPERTY_KEYS: &[&str] = &[
     "1ST_POP_TIME",
     "ARRIVE_TIME",
@@ -74,16 +74,16 @@ const RESERVED_PROPERTY_KEYS: &[&str] = &[
     "__transactionId__",
 ];
 
-/// A message as a producer sends it, reduced to what the checks look at.
+/// A message as a producer sends it, reduced to the fields that the checks need.
 #[derive(Debug, Clone, Default)]
 pub struct MessageDraft<'a> {
-    /// Topic as the broker stores it.
+    /// Topic name as the broker stores it.
     pub topic: &'a str,
     /// The producer's id for the message.
     pub message_id: &'a str,
     /// Length of the body in bytes.
     pub body_len: usize,
-    /// The type that the producer declares, if it does.
+    /// The message type that the producer declares, if any.
     pub declared: Option<MessageType>,
     /// Tag, if any.
     pub tag: Option<&'a str>,
@@ -93,17 +93,17 @@ pub struct MessageDraft<'a> {
     pub properties: Vec<(&'a str, &'a str)>,
     /// Message group of a FIFO message.
     pub message_group: Option<&'a str>,
-    /// When it is to be delivered, milliseconds since the Unix epoch; see [`crate::schedule`].
+    /// Requested delivery time, milliseconds since the Unix epoch; see [`crate::schedule`].
     pub deliver_at_ms: Option<i64>,
-    /// Its priority, if it has one.
+    /// Priority, if any.
     pub priority: Option<i32>,
-    /// The lite topic that it belongs to, if it does.
+    /// Lite topic of the message, if any.
     pub lite_topic: Option<&'a str>,
-    /// `orphaned_transaction_recovery_duration` in milliseconds, as it was asked for.
+    /// `orphaned_transaction_recovery_duration` in milliseconds, as requested.
     pub recovery_ms: Option<i64>,
 }
 
-/// Why a message is not stored. Each variant has one code of the protocol.
+/// Why a message is refused. Each variant has one code of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
     /// ILLEGAL_TOPIC
@@ -172,7 +172,7 @@ pub enum PublishError {
 }
 
 impl MessageDraft<'_> {
-    /// The type that follows from what the message carries. What it declares counts only where nothing else speaks.
+    /// The type that follows from the message's fields. The declared type counts only when no field implies one.
     pub fn kind(&self) -> MessageType {
         if self.declared == Some(MessageType::Transaction) {
             MessageType::Transaction
@@ -189,10 +189,10 @@ impl MessageDraft<'_> {
         }
     }
 
-    /// Every type that a topic must take to take the message.
+    /// All types that a topic must accept to accept the message.
     pub fn needs(&self) -> Vec<MessageType> {
         if self.priority.is_some() {
-            // It takes its place by that, be it a half message or a scheduled one.
+            // The priority decides the queue of a half message or a scheduled one, too.
             return vec![MessageType::Priority];
         }
         let kind = self.kind();
@@ -231,7 +231,7 @@ pub fn check_form(draft: &MessageDraft<'_>, limits: &PublishLimits) -> Result<()
     }
 }
 
-/// Checks that the topic takes the message, and says what the message is.
+/// Checks that the topic accepts the message, and returns the type of the message.
 ///
 /// # Errors
 /// [`PublishError::NotWritable`] or [`PublishError::TypeConflict`].
@@ -270,11 +270,12 @@ pub fn check_topic(draft: &MessageDraft<'_>, topic: &Topic) -> Result<MessageTyp
     )))
 }
 
-/// Whether the messages of one request are one transaction: more than one, and all of them half messages. `kinds` are theirs.
+/// Whether the messages of one request form one transaction: more than one, and all of them half messages. `kinds` lists
+/// their types.
 ///
 /// # Errors
-/// [`PublishError::TypeConflict`] when only some of them are, or when a topic without duplicates might take some of them for
-/// repeats; [`PublishError::TransactionTooLarge`].
+/// [`PublishError::TypeConflict`] when only some of them are half messages, or when a topic with deduplication might take
+/// some of them for duplicates; [`PublishError::TransactionTooLarge`].
 pub fn share_transaction(topic: &Topic, kinds: &[MessageType]) -> Result<bool, PublishError> {
     let halves = kinds.iter().filter(|kind| **kind == MessageType::Transaction).count();
     if halves == 0 || kinds.len() == 1 {
@@ -292,8 +293,8 @@ pub fn share_transaction(topic: &Topic, kinds: &[MessageType]) -> Result<bool, P
     Err(PublishError::TypeConflict(conflict.to_owned()))
 }
 
-/// The queue of a topic with `write_queues` queues in which messages with a priority stand: the queues are the priorities,
-/// and the highest one takes whatever is above it (RocketMQ's rule).
+/// The queue of a message with a priority in a topic with `write_queues` queues: each queue is a priority, and the highest
+/// one takes all priorities above it (RocketMQ's rule).
 pub fn queue_of_priority(priority: u32, write_queues: u32) -> u32 {
     let queue = priority.min(write_queues.saturating_sub(1));
     assert!(queue == 0 || queue < write_queues, "a priority is one of the queues");

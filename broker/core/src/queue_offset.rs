@@ -4,14 +4,14 @@ use std::fmt;
 use std::ops::Add;
 
 /// The place of a message in its queue, counted from 0, without gaps. Behind the newest message it is the queue's end.
-///
-/// Records and the protocol carry bare numbers; everything that decides has this type, so that a place in a queue is not taken
+/// Records and the protocol carry bare numbers; all deciding code has this type, so that an offset in a queue is never
+/// mistaken for a log position, a length or a lease.
 /// for a position in the log, a length or a lease.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueueOffset(u64);
 
 impl QueueOffset {
-    /// Where a queue begins.
+    /// The first offset of a queue.
     pub const FIRST: Self = Self(0);
 
     /// The offset with this number.
@@ -40,7 +40,7 @@ impl QueueOffset {
     }
 }
 
-/// So many messages further on.
+/// The offset this many messages further on.
 impl Add<u64> for QueueOffset {
     type Output = Self;
 

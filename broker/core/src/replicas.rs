@@ -2,10 +2,11 @@
 
 use crate::flush::FlushRequirement;
 
-/// What an acknowledgement waits for, beside the master's own storage. Ordered from the weakest to the strongest.
+/// Members that must hold a record before its acknowledgement, beside the master's own storage. Ordered from the
+/// weakest to the strongest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum ReplicaRequirement {
-    /// The master alone: what the slaves do not have yet is lost when it is.
+    /// The master alone: records that the slaves lack are lost with it.
     Master,
     /// A majority of the in-sync set: survives the loss of a minority of it.
     Quorum,
@@ -18,7 +19,7 @@ impl ReplicaRequirement {
     /// Reads `all`, `quorum` or `master`, in any case; RocketMQ's `SYNC_MASTER` and `ASYNC_MASTER` are understood too.
     ///
     /// # Errors
-    /// A sentence that says what can be written.
+    /// A sentence that names the accepted words.
     pub fn parse(word: &str) -> Result<Self, String> {
         match word.to_ascii_lowercase().as_str() {
             "all" | "sync_master" => Ok(Self::All),
@@ -29,10 +30,10 @@ impl ReplicaRequirement {
     }
 }
 
-/// What an acknowledgement waits for.
+/// The durability that an acknowledgement waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct AckDurability {
-    /// On each member that counts.
+    /// Requirement on each counted member.
     pub flush: FlushRequirement,
     /// Which members count.
     pub replicas: ReplicaRequirement,

@@ -1,21 +1,22 @@
-//! Retention: which old segments and messages go, and when sends are refused for lack of room.
+//! Retention: the removal of old segments and messages, and refusal of sends when space runs short.
 //!
-//! Functions of what the disk and the log look like: [`plan`] for segments, [`is_worth_a_trim`] for the messages of a topic
-//! with a time of its own.
+//! Functions of the state of the disk and the log: [`plan`] for segments, [`is_worth_a_trim`] for the messages of a topic
+//! with its own retention time.
 
 use crate::dedup::DedupPolicy;
 use crate::topic::{MessageType, Topic};
 
-/// How long and how much is kept.
+/// Limits of age and size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetentionLimits {
-    /// Messages are kept this long at least, milliseconds, as long as there is room and their topic says nothing else.
+    /// Messages are kept at least this long, in milliseconds, as long as there is space and their topic sets no other
+    /// time.
     pub time_ms: i64,
     /// The log is kept below this, in bytes.
     pub log_bytes: u64,
-    /// Free bytes of the file system below which room is short: the operator is warned.
+    /// Free bytes of the file system below which space is short: the operator is warned.
     pub free_bytes_low: u64,
-    /// Whether old segments go early when room is short.
+    /// Whether old segments are removed early when space is short.
     pub removes_early: bool,
     /// Free bytes below which sends are refused.
     pub free_bytes_min: u64,
@@ -33,29 +34,28 @@ pub struct DiskUsage {
 /// A place where the log can be cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TrimCandidate {
-    /// Bytes that go with it.
+    /// Bytes that a cut here frees.
     pub frees: u64,
-    /// From this time on everything before it is old enough to go, milliseconds since the Unix epoch.
+    /// From this time on everything before it is old enough to be removed, milliseconds since the Unix epoch.
     pub due_ms: i64,
 }
 
-/// What retention does at one look.
+/// The actions of one retention check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetentionPlan {
-    /// Number of the candidate to cut at, if any.
+    /// Index of the candidate to cut at, if any.
     pub cut: Option<usize>,
-    /// Number of the last candidate that is old enough; a cut behind it is an early one.
+    /// Index of the last candidate that is old enough; a cut behind it is early.
     pub old: Option<usize>,
-    /// Whether messages are to be refused.
+    /// Whether sends are refused.
     pub refuse: bool,
-    /// Whether the operator should know that room runs out.
+    /// Whether the operator is warned that space runs out.
     pub warn: bool,
 }
 
-/// Decides where to cut at `now_ms`, milliseconds since the Unix epoch. `candidates` are in the order of the log, and later
-/// ones are due later; a cut at one makes all before it superfluous. Size and room are those of the whole broker: where
-/// they run out, segments go whatever their age, if the operator switched that on.
-///
+/// Decides where to cut at `now_ms`, milliseconds since the Unix epoch. `candidates` are in log order, and later ones are
+/// due later; a cut at one covers all before it. Size and space are those of the whole broker: when they run out, segments
+/// are removed at any age, if the operator allowed that.
 /// # Errors
 /// The first error among the `candidates`, which are asked for only as far as they matter.
 pub fn plan<E>(
@@ -88,25 +88,25 @@ pub fn plan<E>(
     })
 }
 
-/// From when on everything before a candidate is old enough. Nothing before it is younger than `since_ms`; `holding` are
-/// the times for which the topics that hold something before it want to keep that, milliseconds.
+/// When everything before a candidate becomes old enough. Nothing before it is younger than `since_ms`; `holding` yields
+/// the retention times, in milliseconds, of the topics with something before it.
 pub fn due_ms(since_ms: i64, holding: impl Iterator<Item = i64>) -> i64 {
     since_ms.saturating_add(holding.max().unwrap_or(0))
 }
 
-/// For how long a topic wants what lies before a candidate to stay, milliseconds; `is_live` says whether any of its messages
-/// lie there, `time_ms` how long messages are kept if it says nothing. A topic that takes transactions holds every
-/// candidate: the decisions about its messages are remembered as long as messages are, so that a repeated one gets an equal
-/// answer. So does a topic without duplicates, as long as its window is.
+/// How long a topic holds the log before a candidate, in milliseconds. `is_live` says whether any of its messages lie there,
+/// `time_ms` is the default retention time. A topic for transactions holds every candidate: decisions are remembered as long
+/// as messages are, so that a repeated decision gets an equal answer. So does a topic with deduplication, as long as its
+/// window is.
 pub fn hold_ms(topic: &Topic, is_live: bool, time_ms: i64) -> i64 {
     let keeps = is_live || topic.accepts(MessageType::Transaction);
     let keep_ms = if keeps { topic.retention_ms().unwrap_or(time_ms) } else { 0 };
     keep_ms.max(DedupPolicy::of(topic).map_or(0, |dedup| dedup.window_ms))
 }
 
-/// Whether `expired` messages of a queue that are older than their topic keeps them go now. A trim costs a record and a sync,
-/// so it is not done for every single message: either a block of the index, `block` messages, has come together, or the
-/// oldest is late by a tenth of its time.
+/// Whether `expired` messages of a queue, older than the retention time of their topic, are removed now. A trim costs a
+/// record and a sync, so it is not done for every single message: either a block of the index, `block` messages, has
+/// accumulated, or the oldest message is late by a tenth of its time.
 pub fn is_worth_a_trim(expired: u64, block: u64, oldest_late_ms: i64, keep_ms: i64) -> bool {
     expired >= block || (expired > 0 && oldest_late_ms >= keep_ms / 10)
 }

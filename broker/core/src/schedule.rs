@@ -1,15 +1,14 @@
-//! When a message is to be delivered: the time that its producer gives, or a delay level of classic RocketMQ.
+//! Delivery times: the time that a producer sets, or a delay level of classic RocketMQ.
 
 use kerolox_model::units::TimeSpan;
 
 use crate::publish::{MessageDraft, PublishError};
 use crate::topic::Topic;
 
-/// Attribute of a topic: how far ahead a delivery time may lie, as in `24h`. Where the broker's setting of this name is lower, that
-/// holds.
+/// Attribute of a topic: how far ahead a delivery time may lie, as in `24h`. A lower broker setting of this name takes precedence.
 pub const MAX_DELAY_ATTRIBUTE: &str = "limits.max-delay";
 
-/// User property that holds a delay level, as classic clients and tools know it.
+/// User property with a delay level, as classic clients and tools send it.
 pub const DELAY_LEVEL: &str = "DELAY";
 
 /// The delays of levels 1 to 18 in milliseconds, RocketMQ's `messageDelayLevel`.
@@ -39,7 +38,7 @@ pub const CLASSIC_LEVELS_MS: [u64; 18] = {
     ]
 };
 
-/// What an operator may set about delivery times.
+/// The operator's limits for delivery times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DelayPolicy {
     /// A delivery time may lie this far ahead, in milliseconds.
@@ -51,8 +50,8 @@ pub struct DelayPolicy {
 /// When a message is to be delivered, milliseconds since the Unix epoch; `None` for at once. The time may have passed.
 ///
 /// # Errors
-/// [`PublishError::DeliveryTime`] when it is too far ahead or the level is none, [`PublishError::TypeConflict`] when the
-/// message carries both a time and a level.
+/// [`PublishError::DeliveryTime`] when the time is too far ahead or the level does not exist,
+/// [`PublishError::TypeConflict`] when the message carries both a time and a level.
 pub fn delivery_time(
     draft: &MessageDraft<'_>,
     policy: &DelayPolicy,
@@ -76,7 +75,7 @@ pub fn delivery_time(
     Ok(Some(due_ms))
 }
 
-/// Checks a delivery time against the limit of the topic, if that has one of its own.
+/// Checks a delivery time against the topic's own limit, if it has one.
 ///
 /// # Errors
 /// [`PublishError::DeliveryTime`].
@@ -95,12 +94,12 @@ pub fn check_topic(due_ms: i64, topic: &Topic, now_ms: i64) -> Result<(), Publis
 /// Checks a value of [`MAX_DELAY_ATTRIBUTE`].
 ///
 /// # Errors
-/// A sentence that says how it should look.
+/// A sentence that describes the expected form.
 pub fn check_max(text: &str) -> Result<(), String> {
     parse_max(text).map(drop)
 }
 
-/// In milliseconds.
+/// Reads a limit, in milliseconds.
 fn parse_max(text: &str) -> Result<u64, String> {
     let span: TimeSpan = text.parse().map_err(|error| format!("{MAX_DELAY_ATTRIBUTE}: {error}"))?;
     match span.as_millis() {

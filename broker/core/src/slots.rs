@@ -1,8 +1,8 @@
 //! The queues of message groups, and how they move when a topic gets another number of queues.
 //!
-//! A message group belongs to one of [`SLOTS`] slots, and a slot to a queue. With another number of queues most slots belong
-//! elsewhere, but what was sent to a slot before must be consumed before what is sent later: a slot stays on its queue until
-//! the consumers have finished everything that it has there, and only then do its next messages go to the new queue.
+//! A message group belongs to one of [`SLOTS`] slots, and a slot to a queue. Another number of queues moves most slots, but
+//! the earlier messages of a slot must be consumed before later ones: a slot stays on its queue until the consumers have
+//! finished all its messages there, and only then do its next messages go to the new queue.
 
 use std::collections::BTreeMap;
 
@@ -20,31 +20,31 @@ pub fn slot_of(message_group: &str) -> u32 {
     u32::try_from(lookup::id_hash(message_group) % u64::from(SLOTS)).expect("below the number of slots")
 }
 
-/// The queue of a slot in a topic with `write_queues` queues. What the producer chose does not matter: SDKs do not agree with
-/// each other on how to choose.
+/// The queue of a slot in a topic with `write_queues` queues. The producer's choice does not matter: SDKs differ in how they
+/// choose.
 pub fn queue_of(slot: u32, write_queues: u32) -> u32 {
     let queue = slot % write_queues.max(1);
     assert!(queue == 0 || queue < write_queues, "a slot belongs to one of the queues");
     queue
 }
 
-/// What the consumer groups of a topic have finished in one of its queues: the offset before which everything is done for all for
-/// whom order matters, or for all if it matters to none of them; `None` without groups. `groups` tells of each whether order
-/// matters, and the offset before which it has finished everything.
+/// The offset of a queue before which all consumer groups have finished: the minimum over the ordered groups, or over all groups
+/// if none is ordered; `None` without groups. `groups` yields for each group whether it is ordered, and the offset before which
+/// it has finished everything.
 pub fn finished_by_all(groups: impl IntoIterator<Item = (bool, u64)>) -> Option<u64> {
     let groups: Vec<(bool, u64)> = groups.into_iter().collect();
     let any_ordered = groups.iter().any(|(is_ordered, _)| *is_ordered);
     groups.iter().filter(|(is_ordered, _)| *is_ordered || !any_ordered).map(|(_, floor)| *floor).min()
 }
 
-/// The slots of a topic that are not yet where its number of queues puts them. Field numbers are part of the index format and
-/// of snapshots.
+/// The slots of a topic that have not moved to their new queue yet. Field numbers are part of the index format and of
+/// snapshots.
 ///
-/// A queue has a mark: where it ended when somebody looked last. A slot that got no message since then may leave the queue
-/// once everything before the mark is finished.
+/// A queue has a mark: its end at the last check. A slot without messages since then may leave the queue once everything
+/// before the mark is finished.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct MovingSlots {
-    /// Slots by the number of queues that says where they are; without overlaps.
+    /// Slots by the number of queues that determines their place; without overlaps.
     #[prost(message, repeated, tag = "1")]
     staying: Vec<Staying>,
     /// Slots that got a message since the mark of their queue: a bit each, from the lowest one of the first byte on.
@@ -66,9 +66,8 @@ struct Staying {
 }
 
 impl MovingSlots {
-    /// The slots that have to move when the number of queues changes; `present` are those that had to before. `ends` tells the
-    /// offset that the next message of a queue gets, or `None` if nothing in it will ever be consumed: slots move from such a
-    /// queue at once.
+    /// The slots that have to move when the number of queues changes; `present` are those that had to move before. `ends`
+    /// returns the next offset of a queue, or `None` if nothing in it will ever be consumed: slots leave such a queue at once.
     pub fn resized(
         present: Option<&Self>,
         from: u32,
@@ -96,7 +95,7 @@ impl MovingSlots {
         self.write_queues_of(slot).map(|write_queues| queue_of(slot, write_queues))
     }
 
-    /// A slot gets a message. Returns whether that is news.
+    /// Records a message for a slot. Returns whether that changed anything.
     pub fn touch(&mut self, slot: u32) -> bool {
         let is_news = self.queue(slot).is_some() && !bit(&self.touched, slot);
         if is_news {
@@ -105,8 +104,8 @@ impl MovingSlots {
         is_news
     }
 
-    /// Everything before `floor` in `queue` is finished: lets the slots go that have nothing behind it, and looks anew at the
-    /// others. Returns whether anything changed.
+    /// Everything before `floor` in `queue` is finished: releases the slots without messages behind it, and marks the queue
+    /// anew for the others. Returns whether anything changed.
     pub fn finished(&mut self, queue: u32, floor: u64, ends: &impl Fn(u32) -> Option<u64>) -> bool {
         let Some(mark) = self.marks.get(&queue).copied().filter(|mark| *mark <= floor) else { return false };
         let end = ends(queue);
@@ -201,7 +200,7 @@ mod tests {
         assert!(moving.touch(2));
         assert!(!moving.touch(2) && !moving.touch(1));
         assert!(moving.finished(0, 10, &all_at(14)));
-        // Slot 8 got nothing.
+        // Slot 8 got no message.
         assert_eq!((moving.queue(2), moving.queue(8)), (Some(0), None));
         assert!(!moving.finished(0, 13, &all_at(14)));
         assert!(moving.finished(0, 14, &all_at(14)));
@@ -219,8 +218,8 @@ mod tests {
     #[test]
     fn a_number_that_changes_again_moves_each_slot_from_where_it_is() {
         let moving = MovingSlots::resized(None, 2, 3, &all_at(10)).expect("slots move");
-        // Slot 5 stays in queue 1 of 2, which is where it belongs with 4 queues, too. Slot 2 does not, and slot 7 of 3 stays
-        // in queue 1.
+        // Slot 5 stays in queue 1 of 2, which is its place with 4 queues, too. Slot 2 moves, and slot 7 of 3 stays in queue
+        // 1.
         let again = MovingSlots::resized(Some(&moving), 3, 4, &all_at(10)).expect("slots move");
         assert_eq!([5, 2, 7].map(|slot| again.queue(slot)), [None, Some(0), Some(1)]);
         assert_eq!(MovingSlots::resized(Some(&moving), 3, 2, &all_at(10)), None);

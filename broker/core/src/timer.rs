@@ -1,7 +1,8 @@
-//! Scheduled messages: held until their delivery time, unless somebody decides otherwise before.
+//! Scheduled messages: held until their delivery time, unless a client or administrator decides otherwise before.
 //!
 //! A timer is the position of one message record and its due time. The broker says when timers fire, the state machine
-//! notes what became of each of them: the first decision about a timer wins, so that a message is delivered once or recalled.
+//! records the outcome of each: the first decision about a timer wins, so that a message is either delivered once or
+//! recalled.
 
 use std::ops::Deref;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use prost::{DecodeError, Message};
 
 use crate::held::HeldMessage;
 
-/// Where a scheduled message stands.
+/// The phase of a scheduled message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
 #[repr(i32)]
 pub enum TimerPhase {
@@ -23,7 +24,7 @@ pub enum TimerPhase {
 }
 
 impl TimerPhase {
-    /// One word for people.
+    /// The phase in one word.
     pub fn word(self) -> &'static str {
         match self {
             Self::Pending => "scheduled",
@@ -33,31 +34,31 @@ impl TimerPhase {
     }
 }
 
-/// How fast scheduled messages become visible.
+/// Rate limits for scheduled messages that become visible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimerPace {
-    /// Messages that one record delivers at the most.
+    /// Most messages that one record delivers.
     pub batch: usize,
-    /// Messages a second at the most; 0 for as many as there are.
+    /// Most messages per second; 0 for no limit.
     pub per_second: u64,
 }
 
 impl TimerPace {
-    /// How long `messages` keep the next ones waiting.
+    /// How long `messages` delay the next ones.
     pub fn pause(self, messages: usize) -> Duration {
         let nanos = (messages as u64).saturating_mul(1_000_000_000).checked_div(self.per_second);
         Duration::from_nanos(nanos.unwrap_or(0))
     }
 }
 
-/// A scheduled message as the state machine knows it; reads as the message that is held.
+/// A scheduled message as the state machine knows it; dereferences to the held message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ScheduledMessage {
     /// The message.
     pub message: HeldMessage,
     /// Its delivery time, milliseconds since the Unix epoch.
     pub due_ms: i64,
-    /// Where it stands.
+    /// Phase of the message.
     pub phase: TimerPhase,
 }
 

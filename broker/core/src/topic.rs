@@ -1,4 +1,4 @@
-//! Topics: configuration and defaults. What a change may do is in [`crate::topic_change`].
+//! Topics: configuration and defaults. [`crate::topic_change`] has the rules for changes.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use prost::Message;
 use crate::flush::FlushRequirement;
 use crate::replicas::ReplicaRequirement;
 
-/// What a message is, numbered as `apache.rocketmq.v2.MessageType`.
+/// The type of a message, numbered as `apache.rocketmq.v2.MessageType`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]
 pub enum MessageType {
@@ -51,26 +51,26 @@ pub const PERM_READ: u32 = 4;
 /// Attribute that names the message type.
 pub const MESSAGE_TYPE_ATTRIBUTE: &str = "message.type";
 
-/// Attribute that says when a message of the topic counts as stored: `sync` or `async`. Without it the broker's setting
-/// holds.
+/// Attribute that sets when a message of the topic counts as stored: `sync` or `async`. The default is the broker's
+/// setting.
 pub const FLUSH_ATTRIBUTE: &str = "flush";
-/// Attribute that says how many members of a broker group hold a message of the topic before it is acknowledged: `all`,
+/// Attribute that sets how many members of a broker group hold a message of the topic before it is acknowledged: `all`,
 /// `quorum` or `master`.
 pub const REPLICAS_ATTRIBUTE: &str = "replicas";
 
-/// Attribute that says how long messages of the topic are kept after they became visible, as in `12h`. Without it the
-/// broker's setting holds.
+/// Attribute that sets how long messages of the topic are kept after they became visible, as in `12h`. The default is
+/// the broker's setting.
 pub const RETENTION_ATTRIBUTE: &str = "retention.time";
 
-/// Attribute of a topic that was made with its first message: the other brokers of the cluster make it likewise. Without it,
-/// the topic stays with the brokers that have it.
+/// Attribute of a topic that its first message created: the other brokers of the cluster create it likewise. Without it, the
+/// topic stays with the brokers that have it.
 pub const AUTO_CREATED_ATTRIBUTE: &str = "auto.created";
 
 /// A topic of one broker group. Stored in `Meta` records; field numbers are part of the on-disk format.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct Topic {
-    /// Given by the state machine at creation, never used again for another topic. In a request to create one: the id that its
-    /// proposer expects, or 0; it counts only where the state machine cannot know, behind damage.
+    /// Assigned by the state machine at creation, and never reused. In a request to create a topic: the id that its proposer
+    /// expects, or 0; it counts only behind damage, where the state machine cannot know the id.
     #[prost(uint32, tag = "1")]
     pub id: u32,
     /// Unique in the broker group.
@@ -88,13 +88,13 @@ pub struct Topic {
     /// Accepted message types.
     #[prost(enumeration = "MessageType", repeated, tag = "6")]
     pub types: Vec<i32>,
-    /// As set by administrators, `message.type` included.
+    /// Attributes set by administrators, `message.type` included.
     #[prost(btree_map = "string, string", tag = "7")]
     pub attributes: BTreeMap<String, String>,
 }
 
 impl Topic {
-    /// A new topic with `queues` read and write queues that takes NORMAL messages.
+    /// A new topic with `queues` read and write queues that accepts NORMAL messages.
     pub fn new(name: &str, queues: u32) -> Self {
         Self {
             id: 0,
@@ -112,37 +112,37 @@ impl Topic {
         self.types.contains(&i32::from(kind))
     }
 
-    /// The accepted types in RocketMQ's words, for messages to people.
+    /// The accepted types in RocketMQ's words, for texts.
     pub fn type_words(&self) -> String {
         self.types().map(MessageType::word).collect::<Vec<_>>().join(", ")
     }
 
-    /// Whether its queues are priorities: it takes nothing but messages with one.
+    /// Whether its queues are priorities: it accepts only messages with a priority.
     pub fn has_priorities(&self) -> bool {
         self.types == [i32::from(MessageType::Priority)]
     }
 
-    /// Whether it is the parent of lite topics: it takes nothing but their messages.
+    /// Whether it is the parent of lite topics: it accepts only their messages.
     pub fn has_lites(&self) -> bool {
         self.types == [i32::from(MessageType::Lite)]
     }
 
-    /// Whether it was made with its first message, and other brokers make it likewise.
+    /// Whether its first message created it, so that other brokers create it likewise.
     pub fn is_auto_created(&self) -> bool {
         self.attributes.contains_key(AUTO_CREATED_ATTRIBUTE)
     }
 
-    /// When its messages count as stored, if the topic says so.
+    /// When its messages count as stored, if the topic sets it.
     pub fn flush(&self) -> Option<FlushRequirement> {
         self.attributes.get(FLUSH_ATTRIBUTE).and_then(|word| FlushRequirement::parse(word).ok())
     }
 
-    /// How many members hold a message of this topic before it is acknowledged, if it differs from the broker's choice.
+    /// How many members hold a message of this topic before it is acknowledged, if the topic sets it.
     pub fn replicas(&self) -> Option<ReplicaRequirement> {
         self.attributes.get(REPLICAS_ATTRIBUTE).and_then(|word| ReplicaRequirement::parse(word).ok())
     }
 
-    /// How long its messages are kept, in milliseconds, if the topic says so.
+    /// How long its messages are kept, in milliseconds, if the topic sets it.
     pub fn retention_ms(&self) -> Option<i64> {
         self.attributes.get(RETENTION_ATTRIBUTE).and_then(|text| parse_retention(text).ok())
     }

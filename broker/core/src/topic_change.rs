@@ -1,4 +1,4 @@
-//! What administrators and first messages make of a topic.
+//! Changes of topics by administrators and first messages.
 
 use kerolox_model::limits::QUEUES_PER_TOPIC_MAX;
 use kerolox_model::names::{NameError, validate_topic};
@@ -16,7 +16,7 @@ use crate::topic::{
 use crate::topic_limits;
 use crate::transaction;
 
-/// What an administrator asks for; absent fields keep their value, or get the default when the topic is new.
+/// A requested change; absent fields keep their value, or get the default when the topic is new.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TopicChange {
     /// Name of the topic.
@@ -31,13 +31,13 @@ pub struct TopicChange {
     pub attributes: Vec<String>,
 }
 
-/// Why a topic cannot become what was asked for.
+/// Why a change of a topic is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TopicError {
     /// The name is not legal.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// An attribute is malformed or has a value that means nothing.
+    /// An attribute is malformed or has an invalid value.
     #[error("{0}")]
     Attribute(String),
     /// Not between 1 and the limit.
@@ -48,7 +48,7 @@ pub enum TopicError {
         /// The refused number.
         asked: u32,
     },
-    /// Fewer write queues would strand what is still unread; reading must cover writing.
+    /// Read queues must cover the write queues: messages in the others could never be read.
     #[error(
         "{read} read queues are fewer than {write} write queues: messages in the others could never be read; raise the read queues first"
     )]
@@ -63,8 +63,8 @@ pub enum TopicError {
     Perm(u32),
 }
 
-/// How a topic is made with its first messages: it takes messages of their type, or all types if these are several. `None` for
-/// messages of lite topics, whose parents are made by administrators.
+/// The topic that its first messages create: it accepts messages of their type, or all types if there are several. `None` for
+/// messages of lite topics, whose parents are created by administrators.
 pub fn of_first_messages(name: &str, types: impl IntoIterator<Item = MessageType>) -> Option<TopicChange> {
     let mut types: Vec<MessageType> = types.into_iter().collect();
     types.sort_unstable();
@@ -80,7 +80,7 @@ pub fn of_first_messages(name: &str, types: impl IntoIterator<Item = MessageType
     Some(TopicChange { name: name.to_owned(), attributes, ..TopicChange::default() })
 }
 
-/// What a topic becomes by a change. `present` is absent for a new topic, which then gets `default_queues` queues.
+/// The topic after a change. `present` is absent for a new topic, which gets `default_queues` queues.
 ///
 /// # Errors
 /// [`TopicError`]; nothing is changed then.
@@ -134,7 +134,7 @@ pub fn changed(
         present.map_or(0, |present| present.id),
         "a change leaves the id to the state machine"
     );
-    assert!(0 < topic.write_queues && topic.write_queues <= topic.read_queues, "what is written can be read");
+    assert!(0 < topic.write_queues && topic.write_queues <= topic.read_queues, "write queues can be read");
     assert!(!topic.types.is_empty(), "a topic takes messages of some type");
     Ok(topic)
 }

@@ -5,13 +5,13 @@ use kerolox_model::units::ByteSize;
 use crate::publish::PublishLimits;
 use crate::topic::Topic;
 
-/// Attribute with the largest body of a message, as in `64KiB`. Where the broker's setting of this name is lower, that holds.
+/// Attribute with the largest body of a message, as in `64KiB`. A lower broker setting of this name takes precedence.
 pub const BODY_ATTRIBUTE: &str = "limits.max-body-bytes";
-/// Attribute with the largest sum of property keys and values, tag and keys. Where the broker's setting of this name is
-/// lower, that holds.
+/// Attribute with the largest sum of property keys and values, tag and keys. A lower broker setting of this name takes
+/// precedence.
 pub const PROPERTIES_ATTRIBUTE: &str = "limits.max-properties-bytes";
 
-/// What holds for a topic of a broker with the limits `broker`; `None` when that is the same.
+/// The limits of a topic on a broker with the limits `broker`; `None` when the topic lowers none.
 pub fn of(topic: &Topic, broker: &PublishLimits) -> Option<PublishLimits> {
     let own = |key| topic.attributes.get(key).and_then(|text| parse(key, text).ok());
     let own = |key, limit: usize| own(key).map_or(limit, |own| own.min(limit));
@@ -26,7 +26,7 @@ pub fn of(topic: &Topic, broker: &PublishLimits) -> Option<PublishLimits> {
 /// Checks a value of one of the attributes.
 ///
 /// # Errors
-/// A sentence that says how it should look.
+/// A sentence that describes the expected form.
 pub fn check(key: &str, value: &str) -> Result<(), String> {
     parse(key, value).map(drop)
 }

@@ -1,7 +1,8 @@
-//! Where the log begins, as an empty file says: without it, the loss of the oldest segments would pass for a trim.
+//! An empty file that marks the beginning of the log: without it, the loss of the oldest segments would pass for a
+//! trim.
 //!
-//! `<position>.begin` is there from the beginning of the log on, and follows each trim. A start compares it with the oldest
-//! segment that is there. Folders of earlier versions have none: what they hold is believed, and noted.
+//! `<position>.begin` exists from the beginning of the log, and follows each trim. A start compares it with the oldest
+//! segment. Folders of earlier versions have none: their content is trusted, and the mark is added.
 
 use crate::error::LogError;
 use crate::fs::Folder;
@@ -14,15 +15,15 @@ fn name(base: u64) -> String {
     format!("{base:020}{ENDING}")
 }
 
-/// Where the log among the files of these names begins, if one of them says so. An interrupted change leaves two: the later
-/// place is the newer one.
+/// The beginning of the log as a file of these names marks it, if one does. An interrupted change leaves two marks: the
+/// later position is the newer one.
 fn known(names: &[String]) -> Option<u64> {
     let position =
         |name: &String| name.strip_suffix(ENDING).filter(|digits| digits.len() == 20)?.parse().ok();
     names.iter().filter_map(position).max()
 }
 
-/// What is missing at the beginning of the log: from where, and the oldest segment that is there.
+/// The missing beginning of the log: its first position, and the base of the oldest segment that exists.
 pub(crate) fn missing(names: &[String]) -> Option<(u64, u64)> {
     let begin = known(names)?.max(trim::interrupted(names).unwrap_or(0));
     let oldest = *all_bases(names).first()?;
@@ -45,7 +46,7 @@ pub(crate) fn check(folder: &dyn Folder) -> Result<(), LogError> {
     }
 }
 
-/// Notes that the log begins at `base`; durable when [`Folder::sync`] was called. Then [`forget_others`] follows.
+/// Marks the beginning of the log at `base`; durable after [`Folder::sync`]. Call [`forget_others`] then.
 pub(crate) fn note(folder: &dyn Folder, base: u64) -> Result<(), LogError> {
     let name = name(base);
     let listed = folder.list().map_err(LogError::io("listing the log folder"))?;
@@ -55,12 +56,12 @@ pub(crate) fn note(folder: &dyn Folder, base: u64) -> Result<(), LogError> {
     folder.create(&name).map(drop).map_err(LogError::io(format!("writing {name}")))
 }
 
-/// Removes what says that the log begins elsewhere.
+/// Removes all marks but the one at `base`.
 pub(crate) fn forget_others(folder: &dyn Folder, base: u64) -> Result<(), LogError> {
     remove(folder, |other| *other != name(base))
 }
 
-/// Removes everything that says where the log begins: it is given up.
+/// Removes all marks: the log is given up.
 pub(crate) fn forget(folder: &dyn Folder) -> Result<(), LogError> {
     remove(folder, |_| true)
 }
@@ -73,7 +74,7 @@ fn remove(folder: &dyn Folder, which: impl Fn(&String) -> bool) -> Result<(), Lo
     Ok(())
 }
 
-/// Sees to it that the folder says where its log begins, at `base`.
+/// Ensures that the folder marks the beginning of its log at `base`.
 pub(crate) fn settle(folder: &dyn Folder, base: u64) -> Result<(), LogError> {
     let names = folder.list().map_err(LogError::io("listing the log folder"))?;
     if known(&names) != Some(base) {

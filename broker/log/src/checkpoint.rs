@@ -1,12 +1,13 @@
-//! A small file that says how far the log is known to be durable, so that recovery need not read what was fine before.
+//! A small file with the position up to which the log is known to be durable, so that recovery need not read
+//! everything.
 //!
 //! Two slots of 64 bytes, written in turn, so that a torn write leaves the other one: sequence number (u64), durable
 //! position (u64), salt of the log (u64), format version (u32), zeros (u32), length and checksum of the last frame before that
 //! position (u32 each, zeros where they are not known), zeros, and in the last 4 bytes the CRC-32C of the others;
 //! little-endian. The file may lag behind: it never claims more than what was synced.
-//!
 //! Slots of version 1 had 32 bytes: nothing of the last frame, and the CRC-32C of 28 bytes behind them. Where one is intact, a
-//! broker of that version wrote last, or this one has not come far: what version 2 says beside it does not count.
+//! broker of that version wrote last, or this one was interrupted while converting the file: slots of version 2 beside it do
+//! not count.
 
 use std::io;
 use std::sync::Arc;
@@ -25,31 +26,31 @@ const OLD_VERSION: u32 = 1;
 pub(crate) struct Checkpoint {
     file: Arc<dyn File>,
     newest: Slot,
-    /// Version 1 was found, and is written over with both slots at once.
+    /// Set when version 1 was found: the next write replaces both slots at once.
     is_old: bool,
 }
 
-/// What the newest slot says.
+/// The content of the newest slot.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Slot {
     sequence: u64,
     /// Everything before this position was durable once.
     pub(crate) durable: u64,
-    /// Salt of the log; none before anything was noted.
+    /// Salt of the log; none before the first write.
     pub(crate) salt: Option<FrameSalt>,
-    /// What ends at `durable`.
+    /// The frame that ends at `durable`.
     last: Option<LastFrame>,
 }
 
 impl Slot {
-    /// How far the log was durable, and what it held last there.
+    /// The durable position, and the last frame before it.
     pub(crate) fn watermark(&self) -> Watermark {
         Watermark { position: self.durable, last: self.last }
     }
 }
 
 impl Checkpoint {
-    /// Opens the file, or creates it. A file that cannot be understood counts as absent: recovery then reads more.
+    /// Opens the file, or creates it. An unreadable file counts as absent: recovery then reads more.
     pub(crate) fn open(folder: &dyn Folder) -> io::Result<Self> {
         if !folder.list()?.iter().any(|name| name == NAME) {
             let file = folder.create(NAME)?;
@@ -61,7 +62,7 @@ impl Checkpoint {
         Ok(Self { file, newest: newest.unwrap_or_default(), is_old })
     }
 
-    /// What it says, without touching anything; `None` when there is no checkpoint or it cannot be understood.
+    /// The newest slot, read without changing anything; `None` when there is no valid checkpoint.
     pub(crate) fn peek(folder: &dyn Folder) -> io::Result<Option<Slot>> {
         if !folder.list()?.iter().any(|name| name == NAME) {
             return Ok(None);
@@ -69,7 +70,7 @@ impl Checkpoint {
         Ok(newest(&*folder.open(NAME)?)?.0)
     }
 
-    /// What it says.
+    /// The newest slot.
     pub(crate) fn newest(&self) -> Slot {
         self.newest
     }
@@ -79,10 +80,10 @@ impl Checkpoint {
         self.newest.durable
     }
 
-    /// Notes how far the log with this salt was synced.
+    /// Records up to where the log with this salt was synced.
     pub(crate) fn advance(&mut self, to: Watermark, salt: FrameSalt) -> io::Result<()> {
         if std::mem::take(&mut self.is_old) {
-            // First the slot that leaves what version 1 says whole.
+            // First the slot whose loss leaves the version 1 content intact.
             self.newest.sequence |= 1;
             self.newest.sequence += 1;
             self.write(to, salt)?;
@@ -137,7 +138,7 @@ fn decode_old(slot: &[u8; OLD_SLOT_LEN]) -> Option<Slot> {
     fields(slot, OLD_VERSION)
 }
 
-/// What slots of all versions have, if this one is intact.
+/// The fields that slots of all versions share, if this slot is intact.
 fn fields(slot: &[u8], version: u32) -> Option<Slot> {
     let long = |at: usize| u64::from_le_bytes(slot[at..at + 8].try_into().expect("8 bytes"));
     let checked = slot.len() - 4;

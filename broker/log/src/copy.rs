@@ -1,7 +1,7 @@
-//! Copying a log: reading it in pieces as they lie there, and writing such pieces at the same positions of another one.
+//! Copying a log: reading it in raw pieces, and writing these at the same positions of another log.
 //!
-//! A copy has the same salt, the same segments and the same bytes. Only frames whose checksum and position fit are written,
-//! so damage of one log never becomes damage of another.
+//! A copy has the salt, the segments and the bytes of the original. Only frames with a valid checksum and position are
+//! written, so damage of one log never becomes damage of another.
 
 use std::time::Duration;
 
@@ -21,35 +21,35 @@ use crate::salt::FrameSalt;
 use crate::segment::{self, HEADER_LEN, Segment, SegmentRoom};
 use crate::trim;
 
-/// What lies at a position of a log.
+/// The content of a log at a position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
     /// A segment begins there.
     Segment {
         /// Its position.
         base: u64,
-        /// Bytes that are reserved for it at the moment, its header included.
+        /// Bytes currently reserved for the segment, its header included.
         capacity: u64,
     },
     /// Whole frames, one behind the other.
     Frames(Bytes),
-    /// Nothing yet.
+    /// The end of the log.
     End,
 }
 
-/// What was written by [`Log::append_copy`].
+/// The result of [`Log::append_copy`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CopiedLog {
     /// Number of frames.
     pub frames: usize,
-    /// Epoch of the last one; 0 when there was none.
+    /// Epoch of the last frame; 0 without one.
     pub epoch: u32,
-    /// Store time of the last one, milliseconds since the Unix epoch.
+    /// Store time of the last frame, milliseconds since the Unix epoch.
     pub store_ms: i64,
 }
 
 impl LogReader {
-    /// Where the frames end: the end of the log, or, when its newest segment is empty, where that begins.
+    /// Position behind the last frame: the end of the log, or the base of its newest segment when that is empty.
     pub fn frames_end(&self) -> u64 {
         let end = self.end();
         match self.shared.at(end) {
@@ -58,13 +58,13 @@ impl LogReader {
         }
     }
 
-    /// Waits until the log ends elsewhere than at `seen`, for `patience` at most. Blocks the thread.
+    /// Waits until the end of the log differs from `seen`, for `patience` at most. Blocks the thread.
     pub fn wait_for_end(&self, seen: u64, patience: Duration) {
         self.shared.wait_for_end(seen, patience);
     }
 
-    /// What lies at `position`: the beginning of a segment or of a frame. Of frames as many as fit `bytes_max`, and one at least.
-    /// Their checksums are left to whoever writes them.
+    /// The content at `position`, which is the beginning of a segment or of a frame. At most `bytes_max` bytes of frames, but at
+    /// least one frame. The writer of the copy verifies their checksums.
     ///
     /// # Errors
     /// [`LogError::NotFound`] outside the log, [`LogError::Damaged`] where no frame can begin, [`LogError::Io`].
@@ -110,8 +110,9 @@ impl LogReader {
         )
     }
 
-    /// The last record whose epoch is not above `epoch`: its epoch, and the position behind it. Epochs never fall along a log.
-    /// When there is none: epoch 0, and where the log begins. Reads one segment at most, and the first record of some others.
+    /// The last record whose epoch is not above `epoch`: its epoch, and the position behind it. Epochs never decrease along a
+    /// log. Without such a record: epoch 0, and the beginning of the log. Reads at most one segment, and the first record of
+    /// some others.
     ///
     /// # Errors
     /// [`LogError`] when the log cannot be read there. Damage is no error where records of the epoch lie behind it.
@@ -149,7 +150,7 @@ impl LogReader {
     }
 }
 
-/// Bytes of the whole frames that `bytes` begins with, as far as their lengths tell.
+/// Length of the whole frames at the start of `bytes`, by their length fields.
 fn whole_frames(bytes: &[u8]) -> usize {
     let mut whole = 0;
     while let Ok(len) = frame::peek_len(&bytes[whole..]) {
@@ -163,7 +164,7 @@ fn whole_frames(bytes: &[u8]) -> usize {
 }
 
 impl Log {
-    /// Appends frames of another log with the same salt, at the position that they have there. They are durable after
+    /// Appends frames of another log with the same salt, at their original position. They are durable after
     /// [`Self::sync`].
     ///
     /// # Errors
@@ -190,7 +191,8 @@ impl Log {
         Ok(copied)
     }
 
-    /// Goes on in a segment that begins where the log ends, as another log does. One that is there and empty will do.
+    /// Continues in a segment that begins at the end of the log, as in the copied log. An existing empty segment is
+    /// reused.
     ///
     /// # Errors
     /// [`LogError::Copy`] when the log ends elsewhere and [`LogError::NotNow`], which change nothing; [`LogError::Io`].
@@ -206,8 +208,8 @@ impl Log {
         self.begin_segment(0)
     }
 
-    /// Gives up everything from `to` on, a position between two frames. What goes is kept in files `cut-<position>`, as far as
-    /// those go. Durable when this returns; a crash in between leaves either end.
+    /// Removes everything from `to` on, a position between two frames. The removed bytes are kept in files `cut-<position>`,
+    /// up to the limits of these. Durable when this returns; a crash in between leaves either end.
     ///
     /// # Errors
     /// [`LogError::NotFound`] when the log begins behind `to` or ends before it, which changes nothing; [`LogError::Io`].
@@ -227,13 +229,13 @@ impl Log {
 
     fn cut_off(&mut self, folder: &dyn Folder, keeps: u64, to: u64) -> Result<(), LogError> {
         let reader = self.reader();
-        // The checkpoint first: it must never claim what is gone.
+        // The checkpoint first: it must never claim removed positions.
         self.lower_checkpoint(to)?;
         let segments = reader.segments();
         for gone in segments.iter().rev().take_while(|segment| segment.base > keeps) {
             let segment = reader.shared.at(gone.base).expect("it is listed");
             cut::set_aside(folder, &segment, gone.base, gone.end);
-            // From the end on, so that a crash leaves a log without a gap.
+            // Backwards from the end, so that a crash leaves a log without a gap.
             reader.shared.remove(gone.base);
             folder
                 .remove(&segment.name())
@@ -277,14 +279,14 @@ pub fn begin_copy(folder: &dyn Folder, salt: FrameSalt, base: u64) -> Result<(),
     begin::forget_others(folder, base)
 }
 
-/// Removes the log from `folder`, for a copy that is too far behind to go on. Files that were set aside stay.
+/// Removes the log from `folder`, for a copy that is too far behind to continue. Files with cut-off bytes stay.
 ///
 /// # Errors
-/// [`LogError::Io`]; what is left is a log without its end, and can be removed again.
+/// [`LogError::Io`]; the folder then holds a log without its end, which can be removed again.
 pub fn remove_log(folder: &dyn Folder) -> Result<(), LogError> {
     let action = "removing a log that is out of date";
     let names = folder.list().map_err(LogError::io(action))?;
-    // Without these, nothing is missed of what goes.
+    // Without these files, the removed segments do not count as missing.
     if names.iter().any(|name| name == crate::checkpoint::NAME) {
         folder.remove(crate::checkpoint::NAME).map_err(LogError::io(action))?;
     }

@@ -1,4 +1,4 @@
-//! What recovery cuts off is set aside in a file of its own, for whoever wants to know what it was.
+//! Bytes that recovery cuts off are kept in a separate file for later inspection.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use crate::fs::Folder;
 use crate::resync::is_zero;
 use crate::segment::Segment;
 
-/// Such files are called by the position that they were cut from.
+/// Prefix of the names of such files; the position of the cut follows.
 const PREFIX: &str = "cut-";
 /// Most bytes that are kept of one cut.
 const BYTES_MAX: u64 = 16 << 20;
@@ -43,14 +43,14 @@ fn last_written(segment: &Segment, from: u64, file_end: u64) -> io::Result<u64> 
     Ok(until)
 }
 
-/// Copies the bytes of `segment` between two positions to a file beside it; the answer is its name. The copy is a
-/// courtesy: when it cannot be made, because the disk is full for example, recovery goes on without.
+/// Copies the bytes of `segment` between two positions to a separate file; returns its name. The copy is best effort:
+/// when it fails, for example because the disk is full, recovery continues without it.
 pub(crate) fn set_aside(folder: &dyn Folder, segment: &Segment, from: u64, until: u64) -> Option<String> {
     let name = format!("{PREFIX}{from:020}");
     match copy(folder, &name, segment, from, until.min(from + BYTES_MAX)) {
         Ok(()) => Some(name),
         Err(_) => {
-            // Half a copy on a full disk is worse than none; what cannot be removed either does no harm.
+            // Half a copy on a full disk is worse than none; a file that cannot be removed does no harm.
             let _ = folder.remove(&name);
             None
         }

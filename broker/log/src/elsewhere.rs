@@ -1,4 +1,4 @@
-//! A sync on another thread, while the log goes on being appended to.
+//! A sync on another thread, while appends to the log continue.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -6,8 +6,8 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use crate::error::LogError;
 use crate::segment::{Segment, Shared};
 
-/// Makes durable what was appended before [`crate::Log::sync_elsewhere`] gave it. One that is dropped without being run
-/// counts as failed: nobody knows then what is durable.
+/// Makes the records durable that were appended before [`crate::Log::sync_elsewhere`] returned it. A task that is
+/// dropped without being run counts as failed: the durable end is then unknown.
 #[must_use = "the log waits for it"]
 pub struct SyncTask {
     segment: Segment,
@@ -17,7 +17,7 @@ pub struct SyncTask {
 }
 
 impl SyncTask {
-    /// The task for what lies before `until`, and where its outcome appears.
+    /// The task that syncs everything before `until`, and the receiver of its outcome.
     pub(crate) fn new(segment: Segment, until: u64, shared: Arc<Shared>) -> (Self, Outcome) {
         let (outcome, receiver) = channel();
         (Self { segment, until, shared, outcome }, Outcome(receiver))
@@ -36,22 +36,22 @@ impl SyncTask {
             Ok(()) => Ok(()),
             Err(error) => Err(error.to_string()),
         };
-        // A log that is gone does not ask.
+        // A log that was dropped does not need the outcome.
         let _ = self.outcome.send(outcome);
         synced
     }
 }
 
-/// What becomes of a [`SyncTask`].
+/// The outcome of a [`SyncTask`].
 pub(crate) struct Outcome(Receiver<Result<(), String>>);
 
 impl Outcome {
-    /// Waits for it. An error is why the sync failed.
+    /// Waits for the outcome. An error says why the sync failed.
     pub(crate) fn wait(&self) -> Result<(), String> {
         self.0.recv().unwrap_or_else(|_| Err(given_up()))
     }
 
-    /// The same without waiting; `None` when the sync is not over.
+    /// Returns the outcome without waiting; `None` while the sync runs.
     pub(crate) fn look(&self) -> Option<Result<(), String>> {
         match self.0.try_recv() {
             Ok(outcome) => Some(outcome),

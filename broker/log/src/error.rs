@@ -1,12 +1,11 @@
-//! What can go wrong with a log.
+//! Errors of the log.
 
 use std::io;
 
 use crate::fs::{is_full, is_passing};
 use crate::segment::{HEADER_LEN, file_name};
 
-/// A range of the log that cannot be read. It is never cut off, written to or used again; everything outside it stays
-/// readable.
+/// A range of the log that cannot be read. It is never cut off, overwritten or reused; everything outside it stays readable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "damaged log in {file}, position {position} to {until}: {reason}; the rest stays readable, nothing was changed; restore the file from a replica or a backup"
@@ -14,16 +13,16 @@ use crate::segment::{HEADER_LEN, file_name};
 pub struct DamagedRange {
     /// File name of the segment.
     pub file: String,
-    /// Where the range begins.
+    /// Beginning of the range.
     pub position: u64,
-    /// Where it ends: position of the next readable record, or the end of the log.
+    /// End of the range: position of the next readable record, or the end of the log.
     pub until: u64,
-    /// What does not fit.
+    /// The inconsistency that was found.
     pub reason: String,
 }
 
 impl DamagedRange {
-    /// Whether records may have lain there: a range that is the header of a segment and no more holds none.
+    /// Whether the range may have held records: one that covers only the header of a segment holds none.
     pub fn hides_records(&self) -> bool {
         let is_header = self.file == file_name(self.position) && self.until <= self.position + HEADER_LEN;
         !is_header
@@ -36,15 +35,15 @@ pub enum LogError {
     /// The operating system refused.
     #[error("{action} failed: {source}")]
     Io {
-        /// What was being done, with the file.
+        /// The failed action, with the file.
         action: String,
         /// The system's error.
         source: io::Error,
     },
-    /// There is no room, or no file can be opened: nothing was written, and trying again is fine.
-    #[error("{action} failed: {source}; nothing was written, and it is tried again")]
+    /// There is no space, or no file can be opened: nothing was written, and a retry is safe.
+    #[error("{action} failed: {source}; nothing was written, and the broker retries it")]
     NotNow {
-        /// What was being done, with the file.
+        /// The failed action, with the file.
         action: String,
         /// The system's error.
         source: io::Error,
@@ -55,9 +54,9 @@ pub enum LogError {
     /// Bytes that may have been durable once cannot be read back.
     #[error(transparent)]
     Damaged(DamagedRange),
-    /// The device cannot read a place, and nothing behind it is readable that would tell whether the log goes on there.
+    /// The device cannot read a place, and no record was found behind it, so the end of the log is unknown.
     #[error(
-        "{file} cannot be read at position {position} ({source}), and no record was found behind it: so nobody can tell where the log ends, and nothing was changed; mend the disk, or copy the folder to another one with a tool that fills what it cannot read with zeros, and start with the copy: what it could not read is lost then"
+        "{file} cannot be read at position {position} ({source}), and no record was found behind it, so the end of the log is unknown; nothing was changed; mend the disk, or copy the folder to another one with a tool that replaces unreadable bytes by zeros, and start with the copy: the unreadable bytes are then lost"
     )]
     Unreadable {
         /// File name of the segment.
@@ -67,51 +66,51 @@ pub enum LogError {
         /// The system's error.
         source: io::Error,
     },
-    /// A file does not go together with the others.
+    /// A file does not belong to the others.
     #[error("{file} cannot be used: {reason}")]
     Misplaced {
         /// File name.
         file: String,
-        /// Why not, and what to do.
+        /// Why it does not, and how to fix that.
         reason: String,
     },
-    /// The oldest segments are not there.
+    /// The oldest segments are missing.
     #[error(
-        "{file} is missing, where this log begins ({begin} says so), and so is everything before {oldest}; nothing was changed. Put the missing files back, from where they were moved to or from a backup; a member of a group with others can empty its data folder and copies everything. To go on without them, and lose what they hold for good, remove {begin} from the log folder"
+        "{file} is missing, the beginning of this log as {begin} marks it, and so is everything before {oldest}; nothing was changed. Put the missing files back, from where they were moved to or from a backup; a member of a group with others can empty its data folder and then copies everything. To continue without them, and lose their records for good, remove {begin} from the log folder"
     )]
     Missing {
         /// File name of the segment with which the log begins.
         file: String,
-        /// File name of the oldest segment that is there.
+        /// File name of the oldest segment that exists.
         oldest: String,
-        /// File name that says where the log begins.
+        /// Name of the file that marks the beginning of the log.
         begin: String,
     },
-    /// The folder holds something that this version does not understand.
+    /// The folder holds data in a format that this version does not know.
     #[error("{file} has an unknown format: {reason}; was it written by a newer version?")]
     Format {
         /// File name.
         file: String,
-        /// What is unknown.
+        /// The unknown format.
         reason: String,
     },
-    /// No record begins there.
+    /// No record begins at the position.
     #[error("no record at position {position}: {reason}")]
     NotFound {
         /// Position asked for.
         position: u64,
-        /// Why not.
+        /// Why no record begins there.
         reason: String,
     },
-    /// What was to be copied from another log does not belong there, or is damaged; nothing was written.
-    #[error("what was to be copied to position {position} does not belong there: {reason}")]
+    /// Bytes copied from another log do not belong at the position, or are damaged; nothing was written.
+    #[error("records cannot be copied to position {position}: {reason}")]
     Copy {
-        /// Where it was to go.
+        /// Target position.
         position: u64,
-        /// Why not.
+        /// Why they were refused.
         reason: String,
     },
-    /// Larger than a frame can be.
+    /// The record is larger than a frame can be, in bytes.
     #[error("a record body of {0} bytes does not fit a frame (limit 1 GiB)")]
     TooLarge(usize),
 }
@@ -122,7 +121,8 @@ impl LogError {
         move |source| Self::Io { action, source }
     }
 
-    /// The same for what is undone when it fails: where the system lacks room or descriptors, it can be tried again.
+    /// Maps an I/O error of an action that is undone when it fails: a lack of space or descriptors becomes an error
+    /// that can be retried.
     pub(crate) fn undone(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let action = action.into();
         move |source| {
@@ -130,12 +130,12 @@ impl LogError {
         }
     }
 
-    /// Whether nothing was changed, and trying again is fine.
+    /// Whether nothing was changed, and a retry is safe.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::NotNow { .. })
     }
 
-    /// Whether that is so because the disk is full.
+    /// Whether the cause is a full disk.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::NotNow { source, .. } if is_full(source))
     }

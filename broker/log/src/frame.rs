@@ -1,4 +1,4 @@
-//! Frames: how one record lies in a segment. The layout is described at the top of the crate.
+//! Frames: the layout of one record in a segment, described at the top of the crate.
 
 use bytes::Bytes;
 
@@ -26,13 +26,13 @@ pub struct NewFrame {
 /// A record as found in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// Where it begins.
+    /// Position of the frame.
     pub position: u64,
     /// Length in the log, padding included.
     pub len: u32,
     /// Kind number.
     pub kind: u8,
-    /// Reign in which it was written.
+    /// Epoch of the leader that wrote it.
     pub epoch: u32,
     /// When it was written, milliseconds since the Unix epoch.
     pub store_ms: i64,
@@ -50,13 +50,13 @@ impl Frame {
 /// Why bytes are not a frame.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// The length field is zero: nothing was written here.
+    /// The length field is zero: no frame was written here.
     #[error("nothing was written here")]
     Empty,
     /// The length field is impossible.
     #[error("impossible frame length {0}")]
     Length(u32),
-    /// The frame goes on behind the end of the file.
+    /// The frame would extend beyond the end of the file.
     #[error("cut off after {0} bytes")]
     Short(usize),
     /// The device has given up the place.
@@ -65,7 +65,7 @@ pub enum FrameError {
     /// The checksum does not fit the bytes.
     #[error("checksum does not match")]
     Checksum,
-    /// The frame was written for another place.
+    /// The frame was written for another position.
     #[error("frame of position {0}")]
     Misplaced(u64),
     /// Written by a newer version.
@@ -114,8 +114,8 @@ pub fn peek_len(header: &[u8]) -> Result<usize, FrameError> {
     }
 }
 
-/// Whether `header` says that it was written at `position` by a version that this one knows: a cheap test when looking
-/// for the next frame behind damage. Only [`decode`] tells whether the frame is intact.
+/// Whether `header` claims to be written at `position` by a version that this one knows: a cheap test in the search for
+/// the next frame behind damage. Only [`decode`] tells whether the frame is intact.
 pub fn claims_position(header: &[u8], position: u64) -> bool {
     header.len() >= HEADER_LEN
         && header[8] == VERSION
@@ -132,7 +132,7 @@ pub fn decode(bytes: &Bytes, position: u64, salt: FrameSalt) -> Result<Frame, Fr
     decode_at(bytes, 0, position, salt)
 }
 
-/// The same for the frame that begins behind the first `skip` bytes of `all`, of which there must be that many.
+/// Decodes the frame that begins behind the first `skip` bytes of `all`, which must have at least that many.
 pub(crate) fn decode_at(
     all: &Bytes,
     skip: usize,
@@ -173,10 +173,10 @@ fn checksum(frame: &[u8], seed: u32) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c_append(seed, &frame[..4]), &frame[8..])
 }
 
-/// The seed with which the checksum of `frame` is right. What a seed adds to a checksum is the seed itself, moved on by
-/// the length of what is checked: it only has to be moved back.
+/// The seed with which the checksum of `frame` is right. The contribution of a seed to a checksum is the seed itself,
+/// advanced by the length of the checked bytes: it only has to be moved back.
 pub(crate) fn seed_of(frame: &[u8]) -> u32 {
-    /// Bytes after which a moved seed is where it was: the order of x in the field of the polynomial.
+    /// Number of bytes after which an advanced seed returns to itself: the order of x in the field of the polynomial.
     const PERIOD: usize = (1 << 31) - 1;
     let claimed = u32::from_le_bytes(field(frame, 4));
     let checked = frame.len() - 4;

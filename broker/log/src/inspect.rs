@@ -1,7 +1,7 @@
 //! Reading a log without opening it: every frame of every segment, and what lies between them, changing nothing.
 //!
-//! Recovery answers "where does the log end"; this answers "what is there". It never writes, so it works on read-only
-//! files and on copies, and it goes on behind damage as far as frames can be found.
+//! Recovery answers "where does the log end"; this answers "which records and damage does it hold". It never writes, so
+//! it works on read-only files and on copies, and it continues behind damage as far as frames can be found.
 
 use std::io;
 
@@ -19,14 +19,14 @@ use crate::{cut, resync, salt};
 /// Bytes read at a time.
 const CHUNK_LEN: usize = 1 << 20;
 
-/// Whether somebody may be appending while the log is read.
+/// Whether a broker may be appending while the log is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InspectMode {
-    /// Nobody writes: everything is read, and what is wrong behind the checkpoint is told apart from a torn tail by
+    /// No broker writes: everything is read, and damage behind the checkpoint is distinguished from a torn tail by
     /// looking for frames behind it.
     Offline,
-    /// A broker may be writing: behind the checkpoint the first thing that is no frame counts as the end, since it may
-    /// be a write that is under way.
+    /// A broker may be writing: behind the checkpoint the first bytes that are no frame count as the end, since they
+    /// may be a write in progress.
     Live,
 }
 
@@ -41,18 +41,18 @@ pub struct SegmentFile {
     pub len: u64,
 }
 
-/// What the inspection met next.
+/// The next finding of the inspection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogFinding {
     /// An intact record.
     Record(Frame),
-    /// Bytes that should be part of the log and are not.
+    /// Bytes that should be part of the log but are not readable.
     Damaged(DamagedRange),
     /// The end of the log; nothing follows.
     End {
         /// Position behind the last record.
         position: u64,
-        /// Bytes behind it that an unfinished write left; the next start of the broker cuts them off.
+        /// Bytes behind the end that an unfinished write left; the next start of the broker cuts them off.
         torn_bytes: u64,
     },
 }
@@ -60,7 +60,7 @@ pub enum LogFinding {
 /// Walks through a log. An iterator that ends after [`LogFinding::End`].
 pub struct LogInspector {
     files: Vec<(SegmentFile, Segment)>,
-    /// Damage that showed in the headers and lengths of segments, by the index of the segment before which it is told.
+    /// Damage found in the headers and lengths of segments, by the index of the segment before which it is reported.
     known: Vec<(usize, DamagedRange)>,
     durable: Option<u64>,
     mode: InspectMode,
@@ -72,11 +72,11 @@ pub struct LogInspector {
 }
 
 impl LogInspector {
-    /// Looks at the segments in `folder`.
+    /// Inspects the segments in `folder`.
     ///
     /// # Errors
-    /// [`LogError::Io`], [`LogError::Format`] when a segment has another format version, and [`LogError::Misplaced`] when it is of another log, or when
-    /// every copy of the salt is lost: nothing can be understood then.
+    /// [`LogError::Io`], [`LogError::Format`] when a segment has another format version, and [`LogError::Misplaced`] when a segment belongs
+    /// to another log, or when every copy of the salt is lost, so that no frame can be verified.
     pub fn open(folder: &dyn Folder, mode: InspectMode) -> Result<Self, LogError> {
         let checkpoint = Checkpoint::peek(folder).map_err(LogError::io("reading the log's checkpoint"))?;
         let durable = checkpoint.map(|slot| slot.durable);
@@ -120,17 +120,17 @@ impl LogInspector {
         self.files.iter().map(|(info, _)| info)
     }
 
-    /// Up to where the checkpoint says that the log was durable once; `None` without a readable checkpoint.
+    /// The durable position that the checkpoint records; `None` without a readable checkpoint.
     pub fn durable(&self) -> Option<u64> {
         self.durable
     }
 
-    /// Position of what comes next.
+    /// Position of the next finding.
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// Goes to the beginning of the segment that holds `position`, without looking at what is skipped.
+    /// Skips to the beginning of the segment that holds `position`, without inspecting the skipped part.
     pub fn skip_to_segment_of(&mut self, position: u64) {
         let index = self.files.partition_point(|(info, _)| info.base <= position).saturating_sub(1);
         if index < self.files.len() {
@@ -142,7 +142,7 @@ impl LogInspector {
     fn enter(&mut self, index: usize) {
         self.current = index;
         self.position = self.files[index].0.base + HEADER_LEN;
-        // Where segments overlap by mistake, the bytes of one file must not be taken for those of the other.
+        // Where segments overlap by mistake, the bytes of one file must not be used for the other.
         self.chunk = Bytes::new();
     }
 
@@ -170,7 +170,7 @@ impl LogInspector {
         }
     }
 
-    /// What it means that no frame is at the current position.
+    /// Classifies a position without a frame.
     fn no_frame(&mut self, file_end: u64, error: &FrameError) -> Result<LogFinding, LogError> {
         let from = self.position;
         let segment = self.files[self.current].1.clone();
@@ -185,7 +185,7 @@ impl LogInspector {
             _ => match search() {
                 Err(LogError::Unreadable { position, source, .. }) if next_base.is_none() => {
                     let reason = format!(
-                        "cannot be read at {position}: {source}; nobody can tell whether the log goes on there, and a broker does not start"
+                        "cannot be read at {position}: {source}; the end of the log is unknown, and a broker does not start"
                     );
                     self.position = file_end;
                     return Ok(LogFinding::Damaged(DamagedRange {
@@ -208,7 +208,7 @@ impl LogInspector {
             (Some(at), _) => at,
             (None, Some(base)) => file_end.min(base),
             (None, None) => {
-                // The reserved room behind what was written is no loss.
+                // Reserved space behind the last write is no loss.
                 let durable = self.durable.take().expect("the end of the log lies before it");
                 reason = format!("{reason}, but the log was durable up to {durable}");
                 let written = cut::written_until(&segment, from, file_end)?;
@@ -241,7 +241,7 @@ impl LogInspector {
         })
     }
 
-    /// `wanted` bytes of the current segment from `position` on, fewer at the end of the file and before a bad place.
+    /// `wanted` bytes of the current segment from `position` on; fewer at the end of the file and before a bad place.
     fn bytes(&mut self, position: u64, wanted: usize) -> io::Result<Bytes> {
         let (info, segment) = &self.files[self.current];
         let chunk_end = self.chunk_start + self.chunk.len() as u64;
@@ -271,7 +271,7 @@ impl Iterator for LogInspector {
     }
 }
 
-/// What is wrong between a segment and the next one, which begins at `base`.
+/// The damage between a segment and the next one, which begins at `base`.
 fn gap(before: Option<&SegmentFile>, base: u64) -> Option<DamagedRange> {
     let before = before?;
     let end = before.base + before.len;

@@ -1,5 +1,5 @@
-//! What the log last held where it was known to be durable, so that a start notices when a segment was exchanged for another
-//! file: an older copy, or one of another log.
+//! The last frame before the durable position, so that a start notices when a segment was replaced by another file: an older
+//! copy, or one of another log.
 
 use std::io;
 use std::sync::Arc;
@@ -15,24 +15,24 @@ const CHUNK_LEN: usize = 1 << 20;
 /// The last frame before a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LastFrame {
-    /// Its length.
+    /// Length of the frame.
     pub(crate) len: u32,
-    /// Its checksum.
+    /// Checksum of the frame.
     pub(crate) crc: u32,
 }
 
 impl LastFrame {
-    /// What lies before the first frame of a segment: the header, which nothing tells apart.
+    /// Stands for the segment header, which lies before the first frame and is alike in all segments.
     pub(crate) const HEADER: Self = Self { len: HEADER_LEN as u32, crc: 0 };
 
-    /// The last one, of `len` bytes, among whole frames.
+    /// The last frame, of `len` bytes, among whole frames.
     pub(crate) fn of(frames: &[u8], len: u32) -> Option<Self> {
         let start = frames.len().checked_sub(len as usize)?;
         let crc = frames.get(start + 4..start + 8)?.first_chunk()?;
         Some(Self { len, crc: u32::from_le_bytes(*crc) })
     }
 
-    /// The one of `len` bytes at a position of a segment.
+    /// The frame of `len` bytes at a position of a segment.
     pub(crate) fn read(segment: &Segment, position: u64, len: u32) -> io::Result<Self> {
         let mut crc = [0; 4];
         segment.file.read_at(&mut crc, position - segment.base + 4)?;
@@ -40,15 +40,15 @@ impl LastFrame {
     }
 }
 
-/// A position up to which the log is known to be durable, and the frame that ends there, if that is known too.
+/// A position up to which the log is known to be durable, and the frame that ends there, if known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Watermark {
     pub(crate) position: u64,
     pub(crate) last: Option<LastFrame>,
 }
 
-/// Compares what the checkpoint remembers with what is there. Damage of that one frame is an answer; an older file, or one that
-/// went another way, is an error: whatever were appended to it, the right one could not be put back.
+/// Compares the frame that the checkpoint remembers with the log. Damage of that one frame is returned; an older file or a
+/// diverging one is an error: once anything was appended to it, the right file could not be put back.
 ///
 /// # Errors
 /// [`LogError::Misplaced`], [`LogError::Io`]
@@ -58,7 +58,7 @@ pub(crate) fn check(segments: &[Segment], noted: Watermark) -> Result<Option<Dam
     let Some(segment) = segments.iter().rfind(|segment| segment.base <= position) else { return Ok(None) };
     let reading = || LogError::io(format!("reading {}", segment.name()));
     let file_end = segment.base + segment.file.len().map_err(reading())?;
-    // Where a file is too short, that is told; every segment has the same header.
+    // A file that is too short is reported elsewhere; every segment has an equal header.
     if file_end < noted.position || position == segment.base {
         return Ok(None);
     }
@@ -69,7 +69,7 @@ pub(crate) fn check(segments: &[Segment], noted: Watermark) -> Result<Option<Dam
         }
         Ok(_) => return Err(exchanged(segment, noted.position)),
         Err(LogError::Damaged(damage)) => damage,
-        // A place that cannot be read: who reads it learns of it.
+        // The reader of an unreadable place reports it.
         Err(_) => return Ok(None),
     };
     match went_another_way(&reader, segment, position, noted.position) {
@@ -80,8 +80,8 @@ pub(crate) fn check(segments: &[Segment], noted: Watermark) -> Result<Option<Dam
     }
 }
 
-/// Whether a file in which no intact frame lies at `position`, up to `until`, is another one than it was: it ends before, or other
-/// frames lie there. Otherwise the frame is damaged.
+/// Whether a file without an intact frame at `position`, up to `until`, was replaced: it ends before that, or holds other frames
+/// there. Otherwise the frame is damaged.
 fn went_another_way(
     reader: &LogReader,
     segment: &Segment,

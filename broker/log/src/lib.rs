@@ -1,4 +1,4 @@
-//! The commit log as bytes on disk: append, sync, read, recover. It knows frames, not what is inside them.
+//! The commit log as bytes on disk: append, sync, read, recover. It knows frames, not their contents.
 //!
 //! # On-disk format, version 1
 //!
@@ -30,38 +30,38 @@
 //! The record body follows, then zeros up to a multiple of 8. A length of zero ends the log. The salt is a random number
 //! of the log that no client knows: bytes in a message are never taken for a frame. It is the same in all segments.
 //!
-//! Beside the segments lie `checkpoint`, which says how far the log was durable at the least and what it held last there, and
-//! repeats the salt; `<position>.begin`, empty, which says where the log begins; and `cut-<position>`: what recovery cut off
-//! behind the end, kept for whoever wants to look at it (at most 8 files of at most 16 MiB; delete them as you like).
+//! Beside the segments lie `checkpoint`, which records at least how far the log was durable and its last frame there, and
+//! repeats the salt; `<position>.begin`, empty, which marks the beginning of the log; and `cut-<position>`: the bytes that
+//! recovery cut off behind the end, kept for inspection (at most 8 files of at most 16 MiB; delete them as you like).
 //!
 //! # Recovery and damage
 //!
-//! Where a frame should be and none is, the log is searched for the next intact one (length, checksum and position all
-//! fit). What lies before that one is a *damaged range*: it is never cut off, never written to, and its positions are
-//! never used again. A scan reports it once, as [`LogError::Damaged`] with file and range, and goes on behind it; reading
-//! one record in it gives the same error. Bytes behind the last intact frame are an unfinished write that was never
-//! acknowledged: they are cut off when the log is opened. If they lie before the position that is known to have been
-//! durable, they are damage as well, and the log goes on behind that position. A damaged segment header, a segment that
-//! ends too early and one that is missing count as damaged ranges.
+//! Where a frame should be and none is, the log is searched for the next intact one (valid length, checksum and
+//! position). The bytes before that one are a *damaged range*: it is never cut off, never overwritten, and its positions
+//! are never reused. A scan reports it once, as [`LogError::Damaged`] with file and range, and continues behind it;
+//! reading one record in it returns an equal error. Bytes behind the last intact frame are an unfinished write that was
+//! never acknowledged: they are cut off when the log is opened. If they lie before the position that is known to have
+//! been durable, they are damage as well, and the log continues behind that position. A damaged segment header, a segment
+//! that ends too early and a missing one count as damaged ranges.
 //!
 //! A place that the device cannot read is damage like any other, as long as an intact frame lies behind it. Without one
-//! nobody can tell where the log ends: then it is not opened at all ([`LogError::Unreadable`]), and nothing is changed.
+//! the end of the log is unknown: then it is not opened at all ([`LogError::Unreadable`]), and nothing is changed.
 //!
-//! A log whose oldest segments are missing, or in which another file lies in the place of the newest one, is not opened
-//! ([`LogError::Missing`], [`LogError::Misplaced`]): whatever were appended, the right files could not be put back.
+//! A log whose oldest segments are missing, or whose newest one was replaced by another file, is not opened
+//! ([`LogError::Missing`], [`LogError::Misplaced`]): once anything was appended, the right files could not be put back.
 //!
-//! One case cannot be told from a torn tail by any checksum: damage to the very last record before the log was closed
-//! or the checkpoint written. It is cut, and the copy in `cut-<position>` is what is left of it.
+//! No checksum can tell one case from a torn tail: damage to the very last record before the log was closed or the
+//! checkpoint written. It is cut, and only the copy in `cut-<position>` remains.
 //!
-//! Opening reads what was written behind the checkpoint, not the whole log and not the room that is reserved behind it:
-//! damage before the checkpoint is found by whoever reads it.
+//! Opening reads the bytes written behind the checkpoint, not the whole log and not the space reserved behind them:
+//! damage before the checkpoint is found when it is read.
 //!
 //! # Who may do what
 //!
-//! One [`Log`] appends; any number of [`LogReader`]s read what was appended. After a failed write or sync the log refuses
-//! everything that follows: the kernel may have dropped the dirty pages, and trying again would report success for
-//! data that is gone. For the same reason there is one sync at a time: a failure is reported once for a file, and only
-//! to whoever asked first, so the log waits for a [`SyncTask`] before it syncs the file itself or leaves it.
+//! One [`Log`] appends; any number of [`LogReader`]s read the appended records. After a failed write or sync the log
+//! refuses everything that follows: the kernel may have dropped the dirty pages, and trying again would report success
+//! for data that is gone. For that reason syncs run one at a time, too: a failure is reported once for a file, and only
+//! to the first caller, so the log waits for a [`SyncTask`] before it syncs the file itself or leaves it.
 
 mod begin;
 mod checkpoint;

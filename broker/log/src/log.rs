@@ -2,10 +2,10 @@
 //!
 //! # Room
 //!
-//! The log reserves room ahead of its end in steps (`log/src/log.rs`, `make_room`); messages have to leave a part
-//! of it, which acknowledgements and decisions use when the disk is full. A segment that cannot be followed by
-//! another one, for want of room or descriptors, goes on, and that is tried again. `broker/src/ballast.rs` is a
-//! file that a full disk gets back for a moment, so that RocksDB can open.
+//! The log reserves space ahead of its end in steps (`log/src/log.rs`, `make_room`); messages have to leave a part of
+//! it, which acknowledgements and decisions use when the disk is full. When the next segment cannot be created, for
+//! lack of space or descriptors, the current one grows, and the creation is retried. `broker/src/ballast.rs` is a file
+//! that is released on a full disk for a moment, so that RocksDB can open.
 
 use std::io;
 use std::sync::Arc;
@@ -24,26 +24,28 @@ use crate::salt::FrameSalt;
 use crate::segment::{HEADER_LEN, Segment, SegmentRoom, Shared, file_name};
 use crate::trim;
 
-/// Zeros are written ahead of the end in pieces of this many bytes. The first sync of bytes in reserved room makes the file
-/// system note in its journal that they are written, which costs half as much as a small sync; zeros take that on for many.
+/// Zeros are written ahead of the end in pieces of this many bytes. The first sync of bytes in reserved space makes the file
+/// system record in its journal that they are written, which costs half as much as a small sync; zeros do that once for many
+/// syncs.
 const ZEROS_LEN: u64 = 256 << 10;
-/// Where fewer syncs than this share the zeros, they save nothing.
+/// Zeros that fewer syncs than this share save nothing.
 const SYNCS_PER_ZEROS: u64 = 8;
-/// A segment that cannot be followed by another one goes on by this part of a segment before that is tried again.
+/// A segment whose successor cannot be created grows by this part of a segment before the next try.
 const TRIES_PER_SEGMENT: u64 = 16;
 
-/// How a log is kept.
+/// Sizes of a log.
 #[derive(Debug, Clone, Copy)]
 pub struct LogOptions {
     /// Size of a segment in bytes; a record that is larger gets a segment of its own.
     pub segment_bytes: u64,
-    /// Room on the disk is reserved ahead of the end in steps of this many bytes.
+    /// Space on the disk is reserved ahead of the end in steps of this many bytes.
     pub step_bytes: u64,
-    /// Reserved bytes that [`Log::make_room`] leaves for what must not be refused; never more than an eighth of a segment.
+    /// Reserved bytes that [`Log::make_room`] leaves for records that must not be refused; never more than an eighth of a
+    /// segment.
     pub reserve_bytes: u64,
     /// The checkpoint is written after this many bytes became durable.
     pub checkpoint_bytes: u64,
-    /// Salt of the log if it is begun now; one that exists has its own.
+    /// Salt of a new log; an existing one has its own.
     pub salt: FrameSalt,
 }
 
@@ -68,25 +70,25 @@ impl LogOptions {
         self.reserve_bytes.min(self.segment_bytes / 8)
     }
 
-    /// What to reserve for such a segment at first.
+    /// Space to reserve for such a segment at first.
     pub(crate) fn new_segment(&self, first_len: u64) -> SegmentRoom {
         let needed = HEADER_LEN + first_len + self.reserve();
         SegmentRoom { wanted: needed.max(self.step_bytes.min(self.segment_bytes)), needed }
     }
 }
 
-/// What opening found.
+/// The result of opening a log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RecoveredLog {
     /// Where the log ends.
     pub end: u64,
     /// Bytes of an unfinished write that were cut off behind the end.
     pub cut_bytes: u64,
-    /// File in the log folder that keeps what was cut off.
+    /// File in the log folder that keeps the bytes cut off.
     pub cut_file: Option<String>,
     /// Bytes that were read to find the end.
     pub scanned_bytes: u64,
-    /// Damage that was met; there may be more in what needed no reading.
+    /// Damage that was found; parts that needed no reading may hold more.
     pub damaged: Vec<DamagedRange>,
 }
 
@@ -96,35 +98,36 @@ pub struct Log {
     options: LogOptions,
     shared: Arc<Shared>,
     current: Segment,
-    /// Bytes that the current segment is to have, its header included.
+    /// Planned length of the current segment in bytes, its header included.
     capacity: u64,
-    /// Up to where its file has room on the disk.
+    /// Position up to which its file has space on the disk.
     reserved: u64,
-    /// The current segment is sealed, and the file of the next one may be there: nothing may be written before that is begun.
+    /// Set while the current segment is sealed, and the file of the next one may exist: nothing may be written before that
+    /// one is begun.
     is_between: bool,
     end: u64,
-    /// What ends there, if that is known.
+    /// The frame that ends there, if known.
     last: Option<LastFrame>,
-    /// What is durable as far as this knows: a sync on another thread may have come further.
+    /// Durable end as far as this knows: a sync on another thread may have come further.
     synced: Watermark,
-    /// Up to where the current segment was written, if that is behind the end: with zeros.
+    /// Position up to which the current segment was written, if that is behind the end: with zeros.
     written: u64,
     checkpoint: Checkpoint,
-    /// Of a sync on another thread that may be under way, and what is durable when it is done.
+    /// Outcome of a sync on another thread, and the durable end after it.
     elsewhere: Option<(Outcome, Watermark)>,
     failure: Option<String>,
     buffer: Vec<u8>,
 }
 
 impl Log {
-    /// Opens the log in `folder`, or begins one; cuts a torn tail off and makes the rest durable. Damage does not prevent
-    /// it: that range cannot be read any more, and the log goes on behind it.
+    /// Opens the log in `folder`, or creates one; cuts a torn tail off and makes the rest durable. Damage does not
+    /// prevent that: the range is unreadable, and the log continues behind it.
     ///
     /// # Errors
     /// [`LogError::Damaged`] when all segments are missing, [`LogError::Missing`] when the oldest ones are,
-    /// [`LogError::Misplaced`] when they cannot belong together, are not those to which the log was written, or have lost every
-    /// copy of their salt, [`LogError::Format`] when they are of a newer version, [`LogError::Unreadable`] when the device cannot read where the
-    /// log may end, [`LogError::Io`].
+    /// [`LogError::Misplaced`] when they cannot belong together, are not those to which the log was written, or have
+    /// lost every copy of their salt, [`LogError::Format`] when they are of a newer version, [`LogError::Unreadable`]
+    /// when the device cannot read where the log may end, [`LogError::Io`].
     pub fn open(folder: Arc<dyn Folder>, options: LogOptions) -> Result<(Self, RecoveredLog), LogError> {
         begin::check(&*folder)?;
         let mut checkpoint = Checkpoint::open(&*folder).map_err(LogError::io(
@@ -160,7 +163,7 @@ impl Log {
             buffer: Vec::new(),
         };
         match log.reserve(log.end + log.options.reserve()) {
-            // What was reserved earlier may do.
+            // Space that was reserved earlier may suffice.
             Err(error) if !error.is_passing() => return Err(error),
             _ => {}
         }
@@ -177,7 +180,7 @@ impl Log {
         self.current.salt
     }
 
-    /// End of what was appended.
+    /// End of the appended records.
     pub fn end(&self) -> u64 {
         self.end
     }
@@ -207,8 +210,8 @@ impl Log {
         places.inspect_err(|error| if is_partial { self.fail(error) } else { self.fail_for_good(error) })
     }
 
-    /// Sees to it that `len` bytes of frames fit and leave the reserve untouched, which is for what must not be refused when the
-    /// disk is full. Cheap where nothing is to be reserved.
+    /// Ensures that `len` bytes of frames fit and leave the reserve untouched, which is for records that must not be refused
+    /// when the disk is full. Cheap when nothing has to be reserved.
     ///
     /// # Errors
     /// [`LogError::NotNow`], which changes nothing; [`LogError::Io`].
@@ -220,8 +223,8 @@ impl Log {
         self.reserve(self.end + len + self.options.reserve())
     }
 
-    /// Reserves room for the current segment up to `until` at the least, a position, in a large step if there is room for that. What
-    /// is written there later cannot fail for want of room, where the file system keeps its word.
+    /// Reserves space for the current segment up to the position `until` at least, in a large step if possible. Later writes there
+    /// cannot fail for lack of space, if the file system keeps its word.
     fn reserve(&mut self, until: u64) -> Result<(), LogError> {
         if until <= self.reserved {
             return Ok(());
@@ -230,7 +233,7 @@ impl Log {
         let step = self.end.saturating_add(self.options.step_bytes).min(base + self.capacity).max(until);
         let file = &self.current.file;
         let allocate = |position: u64| {
-            // Half of it must not be kept: others need what is left on the disk.
+            // Releases a partial reservation: others need the rest of the disk.
             let shrink = |_: &io::Error| drop(file.set_len(self.reserved - base));
             file.allocate(position - base).map(|()| position).inspect_err(shrink)
         };
@@ -240,7 +243,7 @@ impl Log {
         };
         let action = format!("reserving room for {}", self.current.name());
         self.reserved = reserved.map_err(LogError::undone(action))?;
-        assert!(self.reserved >= until, "what is reserved reaches as far as was asked for");
+        assert!(self.reserved >= until, "reserved space reaches the requested position");
         Ok(())
     }
 
@@ -260,19 +263,19 @@ impl Log {
             advanced.map_err(LogError::io("writing the log's checkpoint"))?;
         }
         self.current.sync().inspect_err(|error| self.fail(error))?;
-        assert!(self.shared.durable() <= self.end, "what is durable was appended");
+        assert!(self.shared.durable() <= self.end, "durable bytes were appended");
         self.shared.set_durable(self.end);
         self.synced = self.watermark();
         self.note_if_far()
     }
 
-    /// What will be durable with the next sync.
+    /// The durable position after the next sync.
     fn watermark(&self) -> Watermark {
         Watermark { position: self.end, last: self.last }
     }
 
-    /// What makes everything appended so far durable, to be run on another thread. Meanwhile the log can be appended to;
-    /// everything else that needs a sync waits for it. Waits for an earlier one.
+    /// A task that makes everything appended so far durable, to be run on another thread. Meanwhile records can be
+    /// appended to the log; everything else that needs a sync waits for the task. Waits for an earlier task.
     ///
     /// # Errors
     /// [`LogError::ReadOnly`]
@@ -283,12 +286,12 @@ impl Log {
         Ok(task)
     }
 
-    /// Whether a sync on another thread may be under way.
+    /// Whether a sync on another thread may be running.
     pub fn is_syncing(&self) -> bool {
         self.elsewhere.is_some()
     }
 
-    /// Notes how far the log is durable, so that a start after a crash has less to check. Cheap; for quiet moments.
+    /// Records how far the log is durable, so that a start after a crash has less to check. Cheap; for quiet moments.
     ///
     /// # Errors
     /// [`LogError::Io`]; the log is read-only from then on.
@@ -297,7 +300,7 @@ impl Log {
         if self.synced.position > self.checkpoint.durable() { self.advance_checkpoint() } else { Ok(()) }
     }
 
-    /// Makes everything durable and notes the end, so that the next start reads nothing again.
+    /// Makes everything durable and records the end, so that the next start reads nothing again.
     ///
     /// # Errors
     /// [`LogError`] of the sync.
@@ -328,7 +331,7 @@ impl Log {
                 self.write(&mut buffer, last_len)?;
                 *is_partial |= is_some;
                 match self.roll(len) {
-                    // There is none, and the old one takes it.
+                    // The next segment cannot be created, and the current one has space.
                     Err(error) if error.is_passing() && len <= self.room() => {}
                     rolled => rolled?,
                 }
@@ -368,17 +371,17 @@ impl Log {
         Ok(())
     }
 
-    /// Whether nothing lies in the current segment, and it begins there.
+    /// Whether the current segment begins at `base` and is empty.
     pub(crate) fn is_at_begin_of(&self, base: u64) -> bool {
         self.current.base == base && self.end == base + HEADER_LEN
     }
 
-    /// Notes that no more than what lies before `to` is known to be durable.
+    /// Lowers the checkpoint to at most `to`.
     pub(crate) fn lower_checkpoint(&mut self, to: u64) -> Result<(), LogError> {
         let noted = self.checkpoint.newest().watermark();
         let lower = if to < noted.position { Watermark { position: to, last: None } } else { noted };
         assert!(lower.position <= noted.position && lower.position <= self.end, "a checkpoint is lowered");
-        // Both slots, so that no older one says more.
+        // Both slots, so that no older one claims more.
         let lowered = (0..2).try_for_each(|_| self.checkpoint.advance(lower, self.current.salt));
         lowered
             .and_then(|()| self.checkpoint.sync())
@@ -386,7 +389,7 @@ impl Log {
             .inspect_err(|error| self.fail(error))
     }
 
-    /// Goes on behind `end` in `segment`, which is durable up to there and empty behind it.
+    /// Continues behind `end` in `segment`, which is durable up to there and empty behind it.
     pub(crate) fn go_on_at(&mut self, segment: Segment, end: u64) {
         assert!(segment.base + HEADER_LEN <= end && end <= self.end, "a log that is cut gets no longer");
         self.capacity = self.options.capacity(0).max(end - segment.base);
@@ -401,16 +404,16 @@ impl Log {
         self.shared.set_durable(end);
     }
 
-    /// Bytes of frames that fit into the current segment; what is longer begins a new one.
+    /// Bytes of frames that fit into the current segment; more of them begin a new one.
     pub fn room(&self) -> u64 {
         self.capacity.saturating_sub(self.end - self.current.base)
     }
 
-    /// Begins a new segment with room for `first_len` bytes at least, whether or not the current one is full.
+    /// Begins a new segment with space for at least `first_len` bytes, even if the current one is not full.
     ///
     /// # Errors
-    /// [`LogError::NotNow`] when its file cannot be had: then the current segment grows longer than it should be, as far as there is
-    /// room for that, and takes `first_len` bytes and more. After [`LogError::Io`] the log is read-only.
+    /// [`LogError::NotNow`] when its file cannot be created: the current segment then grows beyond its planned length, as far as
+    /// there is space, and takes at least `first_len` bytes. After [`LogError::Io`] the log is read-only.
     pub fn begin_segment(&mut self, first_len: u64) -> Result<(), LogError> {
         self.check_writable()?;
         self.roll(first_len).inspect_err(|error| self.fail_for_good(error))
@@ -423,7 +426,7 @@ impl Log {
         let (base, salt, room) = (self.end, self.salt(), self.options.new_segment(first_len));
         let is_there = self.is_between && self.has_file_of(base)?;
         let create = if is_there { Segment::recreate } else { Segment::create };
-        // Until it is begun, or gone for good.
+        // Until the new segment is begun, or durably removed.
         self.is_between = true;
         let segment = match create(&*self.folder, base, salt, room) {
             Err(error) if error.is_passing() => {
@@ -446,7 +449,8 @@ impl Log {
         self.written = self.end;
         self.shared.set_end(self.end);
         self.advance_checkpoint()?;
-        // Durable as well, so that the loss of the new segment cannot pass for one that was never begun.
+        // The checkpoint is durable as well, so that the loss of the new segment cannot pass for one that was never
+        // begun.
         self.checkpoint
             .sync()
             .map_err(LogError::io("syncing the log's checkpoint"))
@@ -472,8 +476,8 @@ impl Log {
         Ok(names.contains(&file_name(base)))
     }
 
-    /// Goes on in a segment that was sealed because the next one cannot be begun. The name of that has to be gone for good first:
-    /// after a power cut both would hold the same positions.
+    /// Continues in a segment that was sealed because the next one cannot be begun. The file name of the next one must be durably
+    /// removed first: after a power cut both would hold the same positions.
     fn go_on_in_sealed(&mut self, first_len: u64) {
         let remove = || match self.folder.remove(&file_name(self.end)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -487,11 +491,11 @@ impl Log {
             return;
         }
         self.capacity = len + first_len + self.options.segment_bytes / TRIES_PER_SEGMENT;
-        // What sealing gave back is there in all likelihood; who appends learns if it is not.
+        // The space that sealing released is most likely still free; otherwise the next append fails.
         let _ = self.reserve(self.end + first_len + self.options.reserve());
     }
 
-    /// Writes zeros behind the end, if many syncs like the one that follows have use for them.
+    /// Writes zeros behind the end, if enough later syncs will profit from them.
     fn write_zeros(&mut self) -> Result<(), LogError> {
         let unsynced = self.end - self.shared.durable();
         if self.end < self.written || unsynced > ZEROS_LEN / SYNCS_PER_ZEROS {
@@ -511,7 +515,7 @@ impl Log {
         Ok(())
     }
 
-    /// Notes how far the log is durable, if that is far from what was noted.
+    /// Records how far the log is durable, if that is far from the last record.
     fn note_if_far(&mut self) -> Result<(), LogError> {
         let unnoted = self.synced.position.saturating_sub(self.checkpoint.durable());
         if unnoted >= self.options.checkpoint_bytes { self.advance_checkpoint() } else { Ok(()) }
@@ -525,7 +529,7 @@ impl Log {
             .inspect_err(|error| self.fail(error))
     }
 
-    /// Takes notice of a sync on another thread that is over.
+    /// Processes a finished sync of another thread, if any.
     pub(crate) fn check_writable(&mut self) -> Result<(), LogError> {
         match self.elsewhere.as_ref().and_then(|(outcome, until)| Some((outcome.look()?, *until))) {
             Some((outcome, until)) => self.take_over(outcome, until),
@@ -545,7 +549,7 @@ impl Log {
         self.elsewhere = None;
         match outcome {
             Ok(()) => {
-                assert!(until.position <= self.end, "what was synced elsewhere is still in the log");
+                assert!(until.position <= self.end, "records synced elsewhere are still in the log");
                 self.synced = until;
             }
             Err(reason) => drop(self.failure.get_or_insert(reason)),
@@ -554,12 +558,12 @@ impl Log {
         self.note_if_far()
     }
 
-    /// The first failure stays.
+    /// Makes the log read-only; the first failure is kept.
     pub(crate) fn fail(&mut self, error: &LogError) {
         self.failure.get_or_insert_with(|| error.to_string());
     }
 
-    /// The same, unless trying again is fine.
+    /// Makes the log read-only, unless the failed action can be retried.
     pub(crate) fn fail_for_good(&mut self, error: &LogError) {
         if !error.is_passing() {
             self.fail(error);

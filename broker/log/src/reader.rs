@@ -14,7 +14,7 @@ use crate::segment::{HEADER_LEN, Segment, Shared};
 /// Bytes that a scan reads at a time.
 const CHUNK_LEN: usize = 1 << 20;
 
-/// Reads what was appended; cheap to clone, safe to use from any thread.
+/// Reads the appended records; cheap to clone, safe to use from any thread.
 #[derive(Clone)]
 pub struct LogReader {
     pub(crate) shared: Arc<Shared>,
@@ -25,12 +25,12 @@ impl LogReader {
         Self { shared }
     }
 
-    /// End of what was appended.
+    /// End of the appended records.
     pub fn end(&self) -> u64 {
         self.shared.end()
     }
 
-    /// End of what is durable.
+    /// End of the durable records.
     pub fn durable(&self) -> u64 {
         self.shared.durable()
     }
@@ -75,7 +75,8 @@ impl LogReader {
     /// The frame that another member read at `position` of its copy of this log.
     ///
     /// # Errors
-    /// [`LogError::NotFound`] outside the log, [`LogError::Damaged`] when the bytes are not what was written there.
+    /// [`LogError::NotFound`] outside the log, [`LogError::Damaged`] when the bytes are not those of this log at that
+    /// position.
     pub fn decode(&self, bytes: &Bytes, position: u64) -> Result<Frame, LogError> {
         let segment = self.segment(position)?;
         let frame = frame::decode(bytes, position, segment.salt);
@@ -83,7 +84,7 @@ impl LogReader {
     }
 
     /// All frames from `position` on, in order, up to the end of the log as it is when the scan gets there. Each damaged
-    /// range comes once, as [`LogError::Damaged`]; the scan goes on behind it. After any other error it stays where it is:
+    /// range is reported once, as [`LogError::Damaged`]; the scan continues behind it. After any other error it stops:
     /// that is [`LogError::Unreadable`] when the device cannot read a place and no frame follows, or [`LogError::Io`].
     pub fn scan(&self, position: u64) -> FrameScan {
         let chunk = Chunk { bytes: Bytes::new(), start: position, ahead_until: u64::MAX };
@@ -106,7 +107,7 @@ pub(crate) fn damaged(segment: &Segment, position: u64, until: u64, error: &Fram
     LogError::Damaged(DamagedRange { file: segment.name(), position, until, reason: error.to_string() })
 }
 
-/// What it means for a frame that reading failed: a bad place is damage, anything else is no reason to go on.
+/// Maps a failed read of a frame: a bad place is damage, any other error ends the scan.
 pub(crate) fn unreadable(segment: &Segment, error: io::Error) -> Result<FrameError, LogError> {
     if is_bad_place(&error) {
         return Ok(FrameError::Unreadable(error.to_string()));
@@ -118,7 +119,8 @@ pub(crate) fn unreadable(segment: &Segment, error: io::Error) -> Result<FrameErr
 pub struct FrameScan {
     reader: LogReader,
     position: u64,
-    /// The segment that holds the position, and up to where it has frames for certain: to be looked up behind that.
+    /// The segment that holds the position, and the position up to which it surely has frames; behind that it is looked
+    /// up again.
     current: Option<(Segment, u64)>,
     /// Segment whose damaged header was reported.
     header_told: Option<u64>,
@@ -131,7 +133,7 @@ impl FrameScan {
         self.position
     }
 
-    /// The same scan, which reads ahead up to a position only, and behind it no more than a frame needs.
+    /// This scan, with read-ahead up to a position only: behind it, no more than a frame needs is read.
     pub(crate) fn reading_ahead_until(mut self, position: u64) -> Self {
         self.chunk.ahead_until = position;
         self
@@ -157,7 +159,7 @@ impl FrameScan {
         }
     }
 
-    /// Makes `current` the segment that holds the position, or `None` at the end of the log.
+    /// Sets `current` to the segment that holds the position, or to `None` at the end of the log.
     fn find_segment(&mut self) -> Result<(), LogError> {
         while self.current.as_ref().is_none_or(|(_, limit)| self.position >= *limit) {
             self.current = None;
@@ -173,7 +175,8 @@ impl FrameScan {
         Ok(())
     }
 
-    /// A frame never begins inside a segment header: the position is the segment's base after a roll.
+    /// Enters a segment at its first frame if the position is the segment's base, as after a roll: no frame begins
+    /// inside a header.
     fn enter(&mut self, segment: &Segment) -> Result<(), LogError> {
         let first = segment.base + HEADER_LEN;
         if self.position <= first {
@@ -196,11 +199,11 @@ impl Iterator for FrameScan {
     }
 }
 
-/// A part of the log that was read at once, and whose frames are looked at one by one.
+/// A part of the log that was read in one go, and whose frames are decoded one by one.
 struct Chunk {
     bytes: Bytes,
     start: u64,
-    /// Nothing is read ahead behind this position.
+    /// Position behind which nothing is read ahead.
     ahead_until: u64,
 }
 
@@ -234,14 +237,14 @@ impl Chunk {
         Ok(frame::decode_at(&self.bytes, skip, position, segment.salt))
     }
 
-    /// What is there from `position` on; nothing when it lies outside.
+    /// The bytes of the chunk from `position` on; none when it lies outside.
     fn from(&self, position: u64) -> &[u8] {
         let skip = position.checked_sub(self.start).and_then(|skip| usize::try_from(skip).ok());
         skip.and_then(|skip| self.bytes.get(skip..)).unwrap_or_default()
     }
 
-    /// Reads `needed` bytes and some more, but not beyond `limit`: what lies there may change before it becomes part of the
-    /// log.
+    /// Reads `needed` bytes and some more, but not beyond `limit`: bytes behind it may change before they become part of
+    /// the log.
     fn refill(&mut self, segment: &Segment, position: u64, needed: usize, limit: u64) -> io::Result<()> {
         let bytes_until = |until: u64| usize::try_from(until.saturating_sub(position)).unwrap_or(usize::MAX);
         let left = bytes_until(limit);

@@ -1,21 +1,21 @@
 //! Finding the end of the log after a crash, and telling a torn tail from damage.
 //!
-//! The *watermark* is a position up to which everything is known to have been durable: what the checkpoint says, or the
+//! The *watermark* is a position up to which everything is known to have been durable: the checkpoint's, or the
 //! beginning of the newest segment, because a segment is sealed and synced before the next one is created. Recovery
-//! reads what lies behind it. At a place that holds no frame it searches for the next intact one:
+//! reads everything behind it. At a place that holds no frame it searches for the next intact one:
 //!
-//! - There is one: what lies between is damaged, or a write that reached the disk in parts. Either way it is left alone
-//!   and the log goes on behind it, since what follows may have been acknowledged.
-//! - There is none: a torn tail, an unfinished write that nobody was told about. It is set aside and cut off.
-//! - There is none, but some of what follows cannot be read: it may have been one. The start is refused.
-//! - The file ends before the watermark: its end was lost. The log goes on in a new segment at the watermark, so that no
-//!   position is ever used twice.
+//! - One follows: the bytes between are damaged, or a write that reached the disk in parts. Either way they stay, and
+//!   the log continues behind them, since the frames that follow may have been acknowledged.
+//! - None follows: a torn tail, an unfinished write that was never acknowledged. It is copied to a file and cut off.
+//! - None follows, but some bytes cannot be read: they may have been a frame. The start is refused.
+//! - The file ends before the watermark: its end was lost. The log continues in a new segment at the watermark, so that
+//!   no position is ever reused.
 //!
 //! # Damage
 //!
-//! A damaged range is reported with file and position, and skipped; a torn tail is cut, with a copy kept. An index
-//! that is made over damage takes offsets, topics and acknowledgements from the snapshot behind it, and what stays
-//! uncertain is delivered again rather than lost (`store/src/state/uncertainty/`). Frames are sealed with a number
+//! A damaged range is reported with file and position, and skipped; a torn tail is cut, with a copy kept. An index that
+//! is made over damage takes offsets, topics and acknowledgements from the snapshot behind it, and uncertain messages
+//! are delivered again rather than lost (`store/src/state/uncertainty/`). The checksum of a frame includes a number
 //! that clients do not know, so that nothing in a message passes for a record (`log/src/salt.rs`).
 
 use std::io;
@@ -34,24 +34,24 @@ use crate::sabotage;
 use crate::salt;
 use crate::segment::{self, HEADER_LEN, Segment, SegmentRoom, Shared};
 
-/// Bytes that are written again at a time.
+/// Bytes that are rewritten at a time.
 const REWRITE_LEN: usize = 1 << 20;
 
-/// A log that is ready to go on.
+/// A recovered log.
 pub(crate) struct Ready {
-    /// All segments; the last one takes what is appended.
+    /// All segments; the last one takes appended records.
     pub(crate) segments: Vec<Segment>,
     pub(crate) recovered: RecoveredLog,
-    /// What lies before the end, if that is known.
+    /// The last frame before the end, if known.
     pub(crate) last: Option<LastFrame>,
 }
 
-/// Makes the log in `folder` ready to go on, from what the checkpoint says.
+/// Recovers the log in `folder`, starting from the checkpoint.
 ///
-/// Whenever it is interrupted, the next try comes to the same result: it changes nothing but bytes behind the end.
+/// If it is interrupted, the next try reaches an equal result: it changes only bytes behind the end.
 pub(crate) fn recover(folder: &dyn Folder, options: LogOptions, checkpoint: Slot) -> Result<Ready, LogError> {
     let (new_salt, room) = (options.salt, options.new_segment(0));
-    // A full disk keeps no log from being read to its end.
+    // A full disk must not prevent reading the log to its end.
     let room = SegmentRoom { needed: HEADER_LEN, ..room };
     let durable = checkpoint.durable;
     let mut segments = open_segments(folder)?;
@@ -67,7 +67,7 @@ pub(crate) fn recover(folder: &dyn Folder, options: LogOptions, checkpoint: Slot
     let mut damaged = known_damage(&segments)?;
     damaged.extend(damaged_last);
     let newest = segments.last().expect("there is one at least").clone();
-    // Holes in a file are told reliably only when nothing waits to be written.
+    // Holes in a file are reported reliably only when no write is pending.
     newest.file.sync().map_err(LogError::io(format!("syncing {}", newest.name())))?;
     let file_end = newest.base + len(&newest)?;
     let from = durable.max(newest.base + HEADER_LEN);
@@ -82,7 +82,7 @@ pub(crate) fn recover(folder: &dyn Folder, options: LogOptions, checkpoint: Slot
         let recovered = RecoveredLog { end: from + HEADER_LEN, damaged, ..RecoveredLog::default() };
         return Ok(Ready { segments, recovered, last: Some(LastFrame::HEADER) });
     }
-    // What is read of the reserved room counts as data from then on: there is to be no more of it than necessary.
+    // Reserved space counts as data once it was read: read as little of it as possible.
     newest.file.read_ahead(false);
     let before = if from == durable { checkpoint.watermark().last } else { Some(LastFrame::HEADER) };
     let (end, last_len) = find_end(&segments, from, file_end, &mut damaged)?;
@@ -90,9 +90,9 @@ pub(crate) fn recover(folder: &dyn Folder, options: LogOptions, checkpoint: Slot
         0 => before,
         len => Some(LastFrame::read(&newest, end - u64::from(len), len).map_err(reading(&newest))?),
     };
-    assert!(from <= end && end <= file_end, "the end is found in what was searched");
+    assert!(from <= end && end <= file_end, "the end lies in the searched range");
     let written = cut::written_until(&newest, end, file_end)?;
-    assert!(written >= end, "what is written behind the end begins there");
+    assert!(written >= end, "written bytes reach the end");
     let cut_file = if written > end { cut::set_aside(folder, &newest, end, written) } else { None };
     settle_tail(&newest, end, written)?;
     make_durable(folder, &newest, durable, end, &damaged)?;
@@ -110,7 +110,7 @@ fn len(segment: &Segment) -> Result<u64, LogError> {
     segment.file.len().map_err(LogError::io(format!("measuring {}", segment.name())))
 }
 
-/// Opens all segments. What is missing between them is damage; what is there twice is an error.
+/// Opens all segments. A gap between them is damage; an overlap is an error.
 fn open_segments(folder: &dyn Folder) -> Result<Vec<Segment>, LogError> {
     let mut segments: Vec<Segment> = Vec::new();
     for base in segment::bases(folder)? {
@@ -131,7 +131,7 @@ fn open_segments(folder: &dyn Folder) -> Result<Vec<Segment>, LogError> {
     Ok(segments)
 }
 
-/// A log that was there once must not begin again: its positions would be used twice.
+/// Refuses to begin a log anew that existed once: its positions would be used twice.
 fn refuse_lost_log(durable: u64) -> Result<(), LogError> {
     if durable == 0 {
         return Ok(());
@@ -166,7 +166,7 @@ fn finish_newest(
             cut::set_aside(folder, newest, newest.base, written);
         }
         match Segment::recreate(folder, newest.base, newest.salt, room) {
-            // Without room for its header, the log goes on in the one before.
+            // Without space for its header, the log continues in the segment before it.
             Err(error) if error.is_full() && !is_only => {
                 let newest = segments.pop().expect("looked at just now");
                 let removed = folder.remove(&newest.name()).and_then(|()| folder.sync());
@@ -201,7 +201,7 @@ fn known_damage(segments: &[Segment]) -> Result<Vec<DamagedRange>, LogError> {
     Ok(damaged)
 }
 
-/// Position behind the last intact frame at `from` or later, and the length of that; 0 when there is none.
+/// Position behind the last intact frame at `from` or later, and the length of that frame; 0 without one.
 fn find_end(
     segments: &[Segment],
     from: u64,
@@ -217,7 +217,7 @@ fn find_end(
     for frame in reader.scan(from).reading_ahead_until(data_end) {
         match frame {
             Ok(frame) => (end, last_len) = (frame.end(), frame.len),
-            // Nothing intact follows: this is the end.
+            // No intact frame follows: this is the end.
             Err(LogError::Damaged(range)) if range.until == file_end => {}
             Err(LogError::Damaged(_)) if sabotage::is("truncate-at-first-bad-record") => break,
             // The header is known already.
@@ -238,9 +238,9 @@ fn settle_tail(newest: &Segment, end: u64, written: u64) -> Result<(), LogError>
     Ok(())
 }
 
-/// Makes durable what was found behind the position that is known to be. Syncing alone would not do: where a sync failed
-/// in an earlier life of the process, the system may show the bytes and have forgotten that they have to be written. So
-/// they are written again, as they are.
+/// Makes everything behind the durable position durable. Syncing alone would not suffice: where a sync failed in an
+/// earlier run of the process, the system may show the bytes and have forgotten to write them. So they are written again
+/// unchanged.
 fn make_durable(
     folder: &dyn Folder,
     newest: &Segment,
@@ -248,7 +248,7 @@ fn make_durable(
     end: u64,
     damaged: &[DamagedRange],
 ) -> Result<(), LogError> {
-    // Nothing was ever synced behind the header: then the header and the name are in doubt as well.
+    // Nothing was ever synced behind the header: the header and the name are in doubt as well.
     let from = if durable <= newest.base + HEADER_LEN { newest.base } else { durable };
     let is_known = |position| damaged.iter().any(|range| (range.position..range.until).contains(&position));
     let rewrite = || {

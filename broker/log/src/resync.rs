@@ -1,8 +1,9 @@
 //! Finding the next frame behind damage.
 //!
-//! Frames begin at multiples of 8 and carry their own position, so a header that fits is rare; whether it is a frame is
-//! decided by its checksum, which nobody outside can make (see [`crate::salt`]). All candidates are checked in one pass with one running checksum: that of any range follows
-//! from those at its ends, so bytes that were made to look like many overlapping frames cost no more than others.
+//! Frames begin at multiples of 8 and carry their own position, so a header that fits is rare; whether it is a frame is decided by its
+//! checksum, which no client can forge (see [`crate::salt`]). All candidates are checked in one pass with one running checksum: the
+//! checksum of any range follows from those at its ends, so bytes that were made to look like many overlapping frames cost no more than
+//! others.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,11 +19,10 @@ const CHUNK_LEN: usize = 1 << 20;
 /// Zeros are skipped in blocks of this many bytes.
 const BLOCK_LEN: usize = 4096;
 
-/// Position of the first intact frame at `from` or behind it that ends at or before `end`. What the device cannot read is
-/// no frame.
+/// Position of the first intact frame at `from` or behind it that ends at or before `end`. Unreadable bytes are no frame.
 ///
 /// # Errors
-/// [`LogError::Unreadable`] when there is none, but something could not be read: it may have been one.
+/// [`LogError::Unreadable`] when no frame was found, but some bytes could not be read: they may have been one.
 pub(crate) fn next_frame(shared: &Shared, from: u64, end: u64) -> Result<Option<u64>, LogError> {
     let mut from = from.next_multiple_of(ALIGNMENT as u64);
     let mut unreadable = None;
@@ -41,7 +41,7 @@ pub(crate) fn next_frame(shared: &Shared, from: u64, end: u64) -> Result<Option<
     unreadable.map_or(Ok(None), Err)
 }
 
-/// The same within one segment.
+/// Searches one segment for the next frame.
 pub(crate) fn next_in_segment(segment: &Segment, from: u64, limit: u64) -> Result<Option<u64>, LogError> {
     let read = LogError::io(format!("searching {}", segment.name()));
     let (found, bad) = search(segment, from.max(segment.base + segment::HEADER_LEN), limit).map_err(read)?;
@@ -70,7 +70,7 @@ fn search(segment: &Segment, from: u64, limit: u64) -> io::Result<Search> {
             && !sweep.is_decided()
         {
             let wanted = usize::try_from(until - position).map_or(CHUNK_LEN, |left| left.min(CHUNK_LEN));
-            // The bytes behind the chunk are there to complete a header that begins in it.
+            // The bytes behind the chunk complete a header that begins in it.
             let n = match segment.read(&mut buf[..wanted + HEADER_LEN], position) {
                 Ok(0) => break,
                 Ok(n) => n,
@@ -90,10 +90,11 @@ fn search(segment: &Segment, from: u64, limit: u64) -> io::Result<Search> {
     Ok((sweep.best, bad))
 }
 
-/// A header that fits its place.
+/// A header that fits its position.
 struct Candidate {
     position: u64,
-    /// Checksum of the frame's length field, combined with the running checksum where the checked bytes go on.
+    /// Checksum of the frame's length field, combined with the running checksum at the first byte behind the checksum
+    /// field.
     before: u32,
     /// The checksum that the frame claims to have.
     claimed: u32,
@@ -102,7 +103,7 @@ struct Candidate {
 struct Sweep {
     limit: u64,
     salt: FrameSalt,
-    /// Candidates by where they end.
+    /// Candidates by their ends.
     pending: BTreeMap<u64, Vec<Candidate>>,
     best: Option<u64>,
     /// Checksum of the bytes from where the first candidate began up to `summed`.
@@ -115,22 +116,22 @@ impl Sweep {
         Self { limit, salt, pending: BTreeMap::new(), best: None, sum: 0, summed: 0 }
     }
 
-    /// Whether no candidate that is left could begin before the best one.
+    /// Whether no remaining candidate could begin before the best one.
     fn is_decided(&self) -> bool {
         self.best.is_some() && self.pending.is_empty()
     }
 
-    /// Where the last candidate ends; 0 when there is none.
+    /// End of the last candidate; 0 without one.
     fn awaited(&self) -> u64 {
         self.pending.last_key_value().map_or(0, |(end, _)| *end)
     }
 
-    /// Nothing that goes over the place can be intact.
+    /// Drops all candidates: none that spans the bad place can be intact.
     fn skip_bad_place(&mut self) {
         self.pending.clear();
     }
 
-    /// Looks at the first `len` of `bytes`, which lie at `start`.
+    /// Searches the first `len` of `bytes`, which lie at `start`.
     fn chunk(&mut self, start: u64, bytes: &[u8], len: usize) {
         let mut at = 0;
         while at < len && !self.is_decided() {
@@ -155,7 +156,7 @@ impl Sweep {
         }
     }
 
-    /// Decides about the candidates that end at `position`.
+    /// Decides on the candidates that end at `position`.
     fn settle(&mut self, start: u64, bytes: &[u8], position: u64) {
         while self.pending.first_key_value().is_some_and(|(end, _)| *end == position) {
             self.sum_up_to(start, bytes, position);
@@ -176,7 +177,7 @@ impl Sweep {
         }
     }
 
-    /// Takes up the candidate at `offset`, if it ends in time.
+    /// Adds the candidate at `offset`, if it ends in time.
     fn consider(&mut self, start: u64, bytes: &[u8], offset: usize) {
         let position = start + offset as u64;
         let header = &bytes[offset..offset + HEADER_LEN];
@@ -189,7 +190,7 @@ impl Sweep {
             (self.sum, self.summed) = (0, position);
         }
         self.sum_up_to(start, bytes, position);
-        // The checksum leaves itself out: the length field goes before the bytes behind it, as if nothing were between.
+        // The checksum field is left out: the length field continues directly with the bytes behind the field.
         let before = crc32c::crc32c_append(self.salt.seed(), &header[..4])
             ^ crc32c::crc32c_append(self.sum, &header[..8]);
         let claimed = u32::from_le_bytes(header[4..8].try_into().expect("4 bytes"));
@@ -203,12 +204,12 @@ impl Sweep {
     }
 }
 
-/// How many bytes of a frame come behind its checksum.
+/// Number of bytes of a frame behind its checksum.
 fn checked_len(frame_len: u64) -> usize {
     usize::try_from(frame_len).expect("below LEN_MAX") - 8
 }
 
-/// Whether there are only zeros; looks at all of them without branching, which is what makes it quick.
+/// Whether all bytes are zero; checks all of them without branching, for speed.
 pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     bytes.iter().fold(0, |all, byte| all | byte) == 0
 }
@@ -251,7 +252,7 @@ mod tests {
         next_in_segment(&segment, from, len).expect("reads")
     }
 
-    /// What the search is to find, the slow way.
+    /// The expected result, found the slow way.
     fn slow(bytes: &[u8], from: u64) -> Option<u64> {
         let bytes = bytes::Bytes::copy_from_slice(bytes);
         (from.max(64)..bytes.len() as u64).step_by(ALIGNMENT).find(|at| {
@@ -310,11 +311,11 @@ mod tests {
     fn a_frame_that_was_made_without_the_salt_is_none() {
         for (salt, is_found) in [(SALT, true), (FrameSalt::new(0), false), (FrameSalt::new(7), false)] {
             let mut bytes = vec![0; 64];
-            // What was in front of the message is damaged.
+            // The bytes in front of the message are damaged.
             bytes.extend([0xEE; 40]);
             let forged = bytes.len() as u64 + 8;
             bytes.extend([0xEE; 8]);
-            bytes.extend(salted_frame_at(forged, b"a record that nobody wrote".to_vec(), salt));
+            bytes.extend(salted_frame_at(forged, b"a record that no log holds".to_vec(), salt));
             let real = bytes.len() as u64;
             bytes.extend(frame_at(real, vec![1; 20]));
             assert_eq!(find(&bytes, 64), Some(if is_found { forged } else { real }));

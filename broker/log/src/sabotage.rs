@@ -1,10 +1,10 @@
 //! Breaking the engine on purpose, to see whether the tests notice.
 //!
-//! Only with the feature `sabotage`, which nothing that is shipped is built with: the environment variable
-//! `KEROLOX_SABOTAGE` names one of [`SWITCHES`], and the place that asks for it does the wrong thing from then on.
-//! Without the feature every question is answered with a constant no. `tests/run.sh sabotage` goes through all of them.
+//! Only with the feature `sabotage`, which no shipped build has: the environment variable `KEROLOX_SABOTAGE` names one
+//! of [`SWITCHES`], and the code behind that switch misbehaves from then on. Without the feature every switch is a
+//! constant `false`. `tests/run.sh sabotage` goes through all of them.
 
-/// What can be broken, and how.
+/// The switches, each with the fault that it causes.
 pub const SWITCHES: &[(&str, &str)] = &[
     ("skip-fsync", "appended records count as durable without a sync of their file"),
     ("skip-seal-sync", "a segment is sealed without a sync of its last records"),
@@ -12,51 +12,51 @@ pub const SWITCHES: &[(&str, &str)] = &[
     ("ack-before-sync", "records are answered before the sync that they asked for"),
     ("retry-failed-sync", "a sync that failed is tried again, and the second answer is believed"),
     ("go-on-after-failure", "a failed write or sync does not make the log read-only"),
-    ("no-crc-on-read", "the checksum of a frame is not looked at"),
+    ("no-crc-on-read", "the checksum of a frame is not checked"),
     ("no-salt", "the checksum of a frame begins with nothing that clients do not know"),
     ("no-position-on-read", "a frame is believed wherever it lies"),
     ("truncate-at-first-bad-record", "recovery cuts at the first bad record, whatever follows"),
-    ("tail-not-zeroed", "what a torn write left behind the end stays there"),
-    ("no-rewrite-at-recovery", "recovery takes what it reads for durable"),
+    ("tail-not-zeroed", "bytes of a torn write behind the end stay there"),
+    ("no-rewrite-at-recovery", "recovery believes that everything it reads is durable"),
     ("checkpoint-before-sync", "the checkpoint says that records are durable before they are"),
     ("index-ahead-of-log", "an index that knows more than the log is kept"),
     ("forget-applied", "the index is brought up to date from the beginning of the log"),
     ("reuse-offsets", "a restarted queue gives its newest offset once more"),
     ("last-decision-wins", "a transaction that has ended can end the other way"),
-    ("no-carry-forward", "retention does not repeat what is still needed"),
+    ("no-carry-forward", "retention does not carry needed records forward"),
     ("meta-without-sync", "changes of topics, and trims, need not be durable to take effect"),
     ("flush-before-sync", "the index is flushed with records that a power cut can still take"),
     ("trim-without-mark", "a trim that a power cut interrupts is not finished later"),
     ("trim-before-persist", "segments go before the index is durable"),
-    ("truncation-not-durable", "what a slave gives up to follow another master stays in its file"),
+    ("truncation-not-durable", "records that a slave cuts to follow another master stay in its file"),
     ("ack-before-slaves", "the master does not wait for its slaves"),
     ("no-lease", "a master is sure of its reign for good"),
-    ("slave-acks-before-sync", "a slave says that it has what it has only written"),
+    ("slave-acks-before-sync", "a slave acknowledges records that it has only written"),
     ("lease-on-wall-clock", "a master counts its lease on the wall clock"),
-    ("ignore-epoch", "a slave goes on helping its master when it has promised a later reign"),
+    ("ignore-epoch", "a slave keeps helping its master after it has promised a later reign"),
     ("elect-outside-set", "a member is elected that is not in the in-sync set"),
     ("blank-disk-counts", "a member that lost its disk keeps its identity"),
     ("blank-identity-not-kept", "a member that was started and has no log yet comes back as another one"),
     ("promise-not-persisted", "a promise is forgotten when the process ends"),
-    ("skip-truncation-check", "a slave keeps what its master does not have"),
+    ("skip-truncation-check", "a slave keeps records that its master lacks"),
     (
         "confirm-without-epoch-record",
         "records of earlier reigns are confirmed without the record that opens the reign",
     ),
-    ("newcomer-without-barrier", "a slave joins the in-sync set without what was confirmed just before"),
-    ("fold-unconfirmed", "a slave applies what is not confirmed"),
-    ("resume-old-reign", "a master that was restarted goes on in its old reign"),
+    ("newcomer-without-barrier", "a slave joins the in-sync set without the newest confirmed records"),
+    ("fold-unconfirmed", "a slave applies unconfirmed records"),
+    ("resume-old-reign", "a restarted master continues its old reign"),
     ("empty-segment-counts", "a slave says that it holds the header of an empty segment"),
-    ("believe-clock-leaps", "what destroys by age believes a leap of the wall clock at once"),
+    ("believe-clock-leaps", "removal by age accepts a leap of the wall clock at once"),
     ("announced-does-not-count", "a member of a group counts from its first receive on only"),
-    ("forget-members", "a member does not remember whom its group consists of, nor what the controller said"),
-    ("cut-confirmed", "a member cuts what it knows to be confirmed for a master that lacks it"),
-    ("trust-any-copy", "a nameserver does not hear what members know of later states than its own"),
-    ("one-lineage-for-good", "a member takes no word of a controller whose record began anew"),
+    ("forget-members", "a member forgets the members of its group and the controller's state"),
+    ("cut-confirmed", "a member cuts records that it knows to be confirmed for a master that lacks them"),
+    ("trust-any-copy", "a nameserver ignores members that know later states than its own"),
+    ("one-lineage-for-good", "a member ignores a controller whose record began anew"),
     ("no-snapshot", "a segment does not begin with the state"),
 ];
 
-/// Whether to break the engine in this way.
+/// Whether this fault is switched on.
 ///
 /// # Panics
 /// When `KEROLOX_SABOTAGE` names no switch: a sabotage that does not take place proves nothing.

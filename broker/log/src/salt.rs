@@ -1,11 +1,11 @@
-//! The number that keeps outsiders from making frames.
+//! The secret number that keeps clients from forging frames.
 //!
-//! Behind damage the log is searched for the next intact frame, and whoever sends messages chooses bytes that lie in the
-//! log. So the checksum of every frame begins with a number of the log's own, which no client gets to see: bytes in a
-//! message are not taken for a record, however well they guess their position.
+//! Behind damage the log is searched for the next intact frame, and clients choose the bytes of the messages in the log.
+//! So the checksum of every frame begins with a number of the log's own, which no client gets to see: bytes in a message
+//! are not taken for a record, however well they guess their position.
 //!
 //! Without this number nothing can be read, so it is kept in the header of every segment and in the checkpoint. If all of
-//! these are damaged it follows from the frames: a checksum is linear in the number that it begins with.
+//! these are damaged, it is computed from the frames: a checksum is linear in the number that it begins with.
 
 use std::{fmt, io};
 
@@ -18,12 +18,12 @@ use crate::segment::{HEADER_LEN, Segment};
 /// Bytes read at a time.
 const CHUNK_LEN: usize = 1 << 20;
 
-/// A log's own random number. It is drawn once, when the log is begun; copies of the log have the same one.
+/// A log's own random number. It is drawn once, when the log is begun; copies of the log share it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct FrameSalt(u64);
 
 impl FrameSalt {
-    /// A salt that somebody drew at random.
+    /// A salt from a random number.
     pub const fn new(random: u64) -> Self {
         Self(random)
     }
@@ -33,7 +33,7 @@ impl FrameSalt {
         self.0
     }
 
-    /// What the checksum of a frame begins with.
+    /// The initial value for the checksum of a frame.
     pub(crate) fn seed(self) -> u32 {
         if sabotage::is("no-salt") {
             return 0;
@@ -41,29 +41,29 @@ impl FrameSalt {
         u32::try_from((self.0 >> 32) ^ (self.0 & u64::from(u32::MAX))).expect("32 bits")
     }
 
-    /// A salt with this seed. It need not be the one that was drawn, but makes the same checksums.
+    /// A salt with this seed. It may differ from the original one, but makes equal checksums.
     pub(crate) fn of_seed(seed: u32) -> Self {
         Self(u64::from(seed))
     }
 
-    /// Whether frames of the one are frames of the other.
+    /// Whether both salts make equal checksums.
     pub(crate) fn agrees_with(self, other: Self) -> bool {
         self.seed() == other.seed()
     }
 }
 
-/// A salt in a process's log would be one that clients get to see.
+/// The salt is not printed: clients might get to see it.
 impl fmt::Debug for FrameSalt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Salt(..)")
     }
 }
 
-/// The salt of the log that consists of `segments`; `checkpoint` is the one in the checkpoint. `None` when nothing was
-/// ever stored.
+/// The salt of the log that consists of `segments`; `checkpoint` is the checkpoint's copy. `None` when nothing was ever
+/// stored.
 ///
 /// # Errors
-/// [`LogError::Misplaced`] when the segments are of different logs, or when there are frames and nothing tells their salt.
+/// [`LogError::Misplaced`] when the segments are of different logs, or when there are frames and no copy of the salt.
 pub(crate) fn find(
     segments: &[Segment],
     checkpoint: Option<FrameSalt>,
@@ -85,7 +85,7 @@ pub(crate) fn find(
         match of_frames(segment) {
             Ok(Some(salt)) => return Ok(Some(salt)),
             Err(error) if !is_bad_place(&error) => return Err(failed(segment)(error)),
-            // Another segment may tell.
+            // Another segment may have it.
             Ok(None) | Err(_) => {}
         }
     }
@@ -118,15 +118,15 @@ fn of_headers(segments: &[Segment]) -> Result<Option<FrameSalt>, LogError> {
     Ok(found.map(|(salt, _)| salt))
 }
 
-/// The salt that the first two frames of a segment have in common. One alone proves nothing: every checksum is right for
-/// some salt. Further on, in the bodies of messages, lie bytes that somebody else chose.
+/// The salt that the first two frames of a segment have in common. One frame alone proves nothing: every checksum is
+/// right for some salt. The bodies of messages, further on, hold bytes that clients chose.
 fn of_frames(segment: &Segment) -> io::Result<Option<FrameSalt>> {
     let Some((first, len)) = solve(segment, HEADER_LEN)? else { return Ok(None) };
     let second = solve(segment, HEADER_LEN + len)?;
     Ok(second.filter(|(second, _)| *second == first).map(|(seed, _)| FrameSalt::of_seed(seed)))
 }
 
-/// The seed with which the checksum of the frame at an offset is right, and its length, if something like a frame is there.
+/// The seed with which the checksum of the frame at an offset is right, and its length, if the bytes resemble a frame.
 fn solve(segment: &Segment, offset: u64) -> io::Result<Option<(u32, u64)>> {
     let mut bytes = vec![0; frame::HEADER_LEN];
     let n = segment.file.read_at(&mut bytes, offset)?;

@@ -1,4 +1,4 @@
-//! Segment files: names, headers, and the set of them that writer and readers share.
+//! Segment files: names, headers, and the set of them that the writer and readers share.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,7 +15,7 @@ use crate::trim;
 
 /// Bytes before the first frame of a segment.
 pub const HEADER_LEN: u64 = 64;
-/// What a device gives up is counted in blocks of this many bytes: the sector of today's disks, and the page of the system.
+/// Unreadable places are counted in blocks of this many bytes: the sector of today's disks, and the page of the system.
 const BAD_PLACE_LEN: u64 = 4096;
 const MAGIC: &[u8; 7] = b"KEROLOG";
 const VERSION: u8 = 1;
@@ -23,14 +23,14 @@ const VERSION: u8 = 1;
 /// Bytes that are reserved for a new segment, its header included.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SegmentRoom {
-    /// If there are as many.
+    /// Preferred length, if there is space for it.
     pub(crate) wanted: u64,
-    /// At the least.
+    /// Minimum length.
     pub(crate) needed: u64,
 }
 
 impl SegmentRoom {
-    /// No more than the header.
+    /// Space for the header only.
     pub(crate) const NONE: Self = Self { wanted: HEADER_LEN, needed: HEADER_LEN };
 }
 
@@ -39,17 +39,17 @@ impl SegmentRoom {
 pub(crate) struct Segment {
     pub(crate) base: u64,
     pub(crate) file: Arc<dyn File>,
-    /// What the header says, or why it cannot be used. The frames do not need it: each knows its position.
+    /// The salt in the header, or why the header is unusable. The frames do not need it: each carries its position.
     pub(crate) header: Result<FrameSalt, String>,
-    /// The salt of the log; see [`crate::salt`] for where it comes from when the header is damaged.
+    /// The salt of the log; [`crate::salt`] finds it when the header is damaged.
     pub(crate) salt: FrameSalt,
 }
 
 impl Segment {
-    /// Creates the segment that begins at `base`, with some room, and makes it durable.
+    /// Creates the segment that begins at `base`, with reserved space, and makes it durable.
     ///
     /// # Errors
-    /// [`LogError::NotNow`], [`LogError::Io`]; a file may be there that holds nothing.
+    /// [`LogError::NotNow`], [`LogError::Io`]; an empty file may remain.
     pub(crate) fn create(
         folder: &dyn Folder,
         base: u64,
@@ -60,7 +60,7 @@ impl Segment {
         Self::begin(folder, base, salt, room, file)
     }
 
-    /// The same for a file whose creation was interrupted before it held anything.
+    /// Recreates a segment whose creation was interrupted before it held anything.
     pub(crate) fn recreate(
         folder: &dyn Folder,
         base: u64,
@@ -96,7 +96,7 @@ impl Segment {
         Ok(Self { base, file, header: Ok(salt), salt })
     }
 
-    /// Opens an existing segment, whose header may be damaged. The salt of the log has to be put in yet.
+    /// Opens an existing segment, whose header may be damaged. The caller sets the salt of the log.
     pub(crate) fn open_any(folder: &dyn Folder, base: u64) -> Result<Self, LogError> {
         let name = file_name(base);
         let action = format!("opening log segment {name}");
@@ -110,7 +110,7 @@ impl Segment {
             }
             Err(error) => return Err(LogError::io(action)(error)),
         }
-        // The checksum tells another version from a damaged version number.
+        // The checksum distinguishes another version from a damaged version number.
         if found[..7] == MAGIC[..] && found[7] != VERSION && found[24..28] == header_checksum(&found) {
             return Err(LogError::Format { file: name, reason: format!("segment version {}", found[7]) });
         }
@@ -119,8 +119,8 @@ impl Segment {
         Ok(Self { base, file, header: known, salt })
     }
 
-    /// Reads at a position. Where the device has given up a place, the answer is what lies before it; the error comes when
-    /// nothing does. So one bad sector does not take with it what was to be read together with it.
+    /// Reads at a position. Before an unreadable place, returns the bytes in front of it; fails only when there are none.
+    /// So one bad sector does not affect the bytes that were to be read together with it.
     pub(crate) fn read(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
         assert!(position >= self.base, "a position is read from the segment that holds it");
         let offset = position - self.base;
@@ -130,7 +130,7 @@ impl Segment {
         }
     }
 
-    /// The same, but a bad place among the first `needed` bytes is an error.
+    /// Reads at a position like [`Self::read`], but a bad place among the first `needed` bytes is an error.
     pub(crate) fn read_some(&self, buf: &mut [u8], needed: usize, position: u64) -> io::Result<usize> {
         match self.read(buf, position)? {
             n if n < needed => self.file.read_at(&mut buf[..needed], position - self.base),
@@ -158,7 +158,7 @@ impl Segment {
         Ok(done)
     }
 
-    /// The parts of a range of positions where there may be something other than zeros; see [`File::data_in`].
+    /// The parts of a range of positions that may hold anything but zeros; see [`File::data_in`].
     pub(crate) fn data_in(&self, range: Range<u64>) -> io::Result<Vec<Range<u64>>> {
         let offset = |position: u64| position.saturating_sub(self.base);
         let found = self.file.data_in(offset(range.start)..offset(range.end))?;
@@ -171,7 +171,7 @@ impl Segment {
         self.base + offset - offset % BAD_PLACE_LEN + BAD_PLACE_LEN
     }
 
-    /// The range to report when the header is damaged.
+    /// The damaged range to report for a damaged header.
     pub(crate) fn damaged_header(&self) -> Option<DamagedRange> {
         let reason = self.header.as_ref().err()?.clone();
         Some(DamagedRange { file: self.name(), position: self.base, until: self.base + HEADER_LEN, reason })
@@ -181,8 +181,8 @@ impl Segment {
         file_name(self.base)
     }
 
-    /// Makes what was written durable. What failed must not be tried again: the system may have dropped what it could not
-    /// write, and would report success.
+    /// Makes written bytes durable. A failed sync must not be retried: the system may have dropped the bytes, and would
+    /// report success.
     pub(crate) fn sync(&self) -> Result<(), LogError> {
         let mut synced = if sabotage::is("skip-fsync") { Ok(()) } else { self.file.sync() };
         if sabotage::is("retry-failed-sync") {
@@ -211,12 +211,12 @@ pub(crate) fn file_name(base: u64) -> String {
     format!("{base:020}.log")
 }
 
-/// Base positions of the segments in `folder`, in order; those that an interrupted trim has left are not among them.
+/// Base positions of the segments in `folder`, in order, without those that an interrupted trim left.
 pub(crate) fn bases(folder: &dyn Folder) -> Result<Vec<u64>, LogError> {
     Ok(bases_among(&folder.list().map_err(LogError::io("listing the log folder"))?))
 }
 
-/// The same among the names of files.
+/// Base positions among file names, without those that an interrupted trim left.
 pub(crate) fn bases_among(names: &[String]) -> Vec<u64> {
     let mut bases = all_bases(names);
     if let Some(before) = trim::interrupted(names) {
@@ -233,12 +233,12 @@ pub(crate) fn all_bases(names: &[String]) -> Vec<u64> {
     bases
 }
 
-/// What the writer publishes and readers use.
+/// State that the writer publishes and readers use.
 pub(crate) struct Shared {
     segments: RwLock<BTreeMap<u64, Segment>>,
     end: AtomicU64,
     durable: AtomicU64,
-    /// How many wait for the end to move.
+    /// Number of threads that wait for the end to move.
     waiting: AtomicUsize,
     moved: (Mutex<()>, Condvar),
 }
@@ -298,13 +298,13 @@ impl Shared {
     pub(crate) fn set_end(&self, end: u64) {
         self.end.store(end, Ordering::SeqCst);
         if self.waiting.load(Ordering::SeqCst) > 0 {
-            // Whoever has seen the old end is either counted and waits, or holds the lock and is about to.
+            // A thread that has seen the old end is either counted and waits, or holds the lock and is about to.
             drop(self.moved.0.lock().unwrap_or_else(PoisonError::into_inner));
             self.moved.1.notify_all();
         }
     }
 
-    /// Waits until the end is another one than `seen`, for `patience` at most.
+    /// Waits until the end differs from `seen`, for `patience` at most.
     pub(crate) fn wait_for_end(&self, seen: u64, patience: Duration) {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let lock = self.moved.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -314,7 +314,7 @@ impl Shared {
     }
 
     pub(crate) fn set_durable(&self, durable: u64) {
-        assert!(durable <= self.end(), "what is durable was appended");
+        assert!(durable <= self.end(), "durable bytes were appended");
         self.durable.store(durable, Ordering::Release);
     }
 }

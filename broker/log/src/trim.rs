@@ -1,4 +1,4 @@
-//! Giving up whole segments at the beginning of the log.
+//! Removal of whole segments at the beginning of the log.
 
 use crate::begin;
 use crate::error::LogError;
@@ -30,12 +30,12 @@ impl LogReader {
             .collect()
     }
 
-    /// Removes the segments that end at or before `before`, and returns the number of bytes given up. All go or none does, also
-    /// when a power cut comes in between: [`Log::open`](crate::Log::open) finishes it then. The newest segment always stays.
-    /// What is being read from a removed segment is read to its end.
+    /// Removes the segments that end at or before `before`, and returns the number of bytes freed. All or none of them go, even
+    /// if the power is cut in between: [`Log::open`](crate::Log::open) finishes the removal. The newest segment always stays.
+    /// Readers of a removed segment can read it to its end.
     ///
     /// # Errors
-    /// [`LogError::Io`]; the segments that are left still follow each other without a gap.
+    /// [`LogError::Io`]; the remaining segments still follow each other without a gap.
     pub fn remove_before(&self, folder: &dyn Folder, before: u64) -> Result<u64, LogError> {
         let segments = self.segments();
         let gone = segments.iter().take(segments.len().saturating_sub(1));
@@ -43,21 +43,21 @@ impl LogReader {
         let Some(last) = gone.last() else { return Ok(0) };
         assert!(
             gone.len() < segments.len() && last.end <= before,
-            "the newest segment and what is needed stay"
+            "the newest segment and all segments behind the trim stay"
         );
         mark(folder, last.end)?;
-        // Out of the table first: nobody may find a segment whose file is gone.
+        // Out of the table first: no reader may find a segment whose file is gone.
         gone.iter().for_each(|segment| self.shared.remove(segment.base));
         remove(folder, last.end)?;
         Ok(gone.iter().map(|segment| segment.end - segment.base).sum())
     }
 }
 
-/// Ending of the name of an empty file that says: the segments before the position in its name are to go. An index that is made
-/// from a log without some of them, but with others, would take for new what repeats a message in the first ones.
+/// Suffix of an empty file whose name holds a position: the segments before that are to be removed. An index that is made from
+/// a log without some of them, but with others, would mistake repeated messages in the first ones for new.
 const MARK: &str = ".trim";
 
-/// Where the log begins, if a trim was interrupted.
+/// The beginning of the log, if a trim was interrupted.
 pub(crate) fn interrupted(names: &[String]) -> Option<u64> {
     let position = |name: &String| name.strip_suffix(MARK).filter(|digits| digits.len() == 20)?.parse().ok();
     names.iter().filter_map(position).max()
@@ -72,7 +72,7 @@ fn mark(folder: &dyn Folder, before: u64) -> Result<(), LogError> {
     folder.create(&name).and_then(|_| folder.sync()).map_err(LogError::io(format!("writing {name}")))
 }
 
-/// Removes the segments that an interrupted trim has left, if there was one.
+/// Removes the remaining segments of an interrupted trim, if there was one.
 pub(crate) fn finish(folder: &dyn Folder) -> Result<(), LogError> {
     match interrupted(&names(folder)?) {
         Some(before) => remove(folder, before),
@@ -87,14 +87,14 @@ fn remove(folder: &dyn Folder, before: u64) -> Result<(), LogError> {
     for base in all_bases(&names).into_iter().filter(|base| *base < before) {
         remove(&file_name(base))?;
     }
-    // Before the mark goes, so that one of them says where the log begins at every moment.
+    // Before the mark is removed, so that at every moment one of the files marks the beginning of the log.
     begin::note(folder, before)?;
     folder.sync().map_err(LogError::io("syncing the log folder"))?;
     begin::forget_others(folder, before)?;
     names.iter().filter(|name| name.ends_with(MARK)).try_for_each(|name| remove(name))
 }
 
-/// Takes back what an interrupted trim was to do: the log is given up as a whole.
+/// Cancels an interrupted trim: the log is given up as a whole.
 pub(crate) fn forget(folder: &dyn Folder) -> Result<(), LogError> {
     let names = names(folder)?;
     let marks = names.iter().filter(|name| name.ends_with(MARK));
@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(bases(&folder).expect("lists"), [0, 100, 200]);
         mark(&folder, 200).expect("marked");
         folder.remove(&file_name(0)).expect("removed");
-        assert_eq!(bases(&folder).expect("lists"), [200], "who only looks sees what is to stay");
+        assert_eq!(bases(&folder).expect("lists"), [200], "an inspection sees only the segments that stay");
         finish(&folder).expect("finished");
         let begin = "00000000000000000200.begin".to_owned();
         assert_eq!(folder.list().expect("lists"), [begin, file_name(200)]);

@@ -1,4 +1,5 @@
-//! Copies of a log: the same bytes at the same positions, whatever the pieces, and a way back to the last common record.
+//! Copies of a log: the same bytes at the same positions, whatever the pieces, and the way back to the last common
+//! record.
 
 mod support;
 
@@ -12,7 +13,7 @@ use kerolox_log::{
 use proptest::prelude::*;
 use support::{SMALL, flip, frames, open, open_with, record, segments};
 
-/// A log with these epochs, a few records each.
+/// A log with these epochs, each with a number of records.
 fn ruled(folder: &MemFolder, epochs: &[(u32, usize)]) -> Log {
     let (mut log, _) = open(folder);
     for (epoch, records) in epochs {
@@ -34,7 +35,7 @@ fn blank_copy(reader: &LogReader) -> (MemFolder, Log) {
     (folder, log)
 }
 
-/// Copies what `copy` lacks, in pieces of at most `bytes` bytes.
+/// Copies the missing part of the log to `copy`, in pieces of at most `bytes` bytes.
 fn catch_up(copy: &mut Log, from: &LogReader, bytes: usize) {
     let mut position = copy.reader().frames_end();
     loop {
@@ -53,7 +54,7 @@ fn catch_up(copy: &mut Log, from: &LogReader, bytes: usize) {
     copy.sync().expect("synced");
 }
 
-/// What the two sides do when their logs may differ: the copy goes back until its last record is one of the master's.
+/// The reconciliation of logs that may differ: the copy is cut until its last record is one of the master's.
 fn reconcile(copy: &mut Log, folder: &MemFolder, master: &LogReader) {
     loop {
         let reader = copy.reader();
@@ -88,10 +89,10 @@ proptest! {
         drop(copy);
         folder.crash(crash);
         let (copy, _) = open(&folder);
-        prop_assert_eq!(bytes_of(&copy), bytes_of(&master), "what was synced survives a power cut");
+        prop_assert_eq!(bytes_of(&copy), bytes_of(&master), "synced records survive a power cut");
     }
 
-    /// Two logs with a common beginning that went different ways; the copy comes to be the master's.
+    /// Two logs with a common beginning that diverged; the copy becomes the master's log.
     #[test]
     fn a_copy_goes_back_to_the_last_common_record(
         common in prop::collection::vec((1u32..3, 1usize..20), 1..3),
@@ -105,7 +106,7 @@ proptest! {
         ours.sort_unstable();
         theirs.sort_unstable();
         let master = ruled(&MemFolder::new(), &[common.clone(), theirs].concat());
-        // Cut off: the master has got a part of the last common reign only.
+        // Cut off: the master has only a part of the last common epoch.
         if cut_off {
             common.last_mut().expect("one at least").1 += 3;
         }

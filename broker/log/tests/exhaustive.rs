@@ -11,7 +11,7 @@ const OPTIONS: LogOptions =
     LogOptions { segment_bytes: 260, checkpoint_bytes: 1 << 20, ..LogOptions::new(FrameSalt::new(7)) };
 const RECORDS: usize = 7;
 
-/// A log on disk and what is known about it.
+/// A log on disk with its expected content.
 struct Sample {
     folder: MemFolder,
     places: Vec<(u64, u32)>,
@@ -39,7 +39,7 @@ fn sample(closed: bool) -> Sample {
 }
 
 impl Sample {
-    /// What a scan should report when only the bytes of `lost` records cannot be read, which lie in a row.
+    /// The expected report of a scan when only the bytes of the `lost` records, which are adjacent, cannot be read.
     fn range_of(&self, lost: &[usize]) -> Vec<(u64, u64)> {
         let Some(first) = lost.first() else { return Vec::new() };
         let next = self.places.get(first + lost.len()).map_or(self.end, |place| place.0);
@@ -47,7 +47,7 @@ impl Sample {
     }
 
     /// Opens a copy after `harm`, checks that it holds all records but the `lost` ones, that the damage is reported as
-    /// `ranges`, and that it goes on from there.
+    /// `ranges`, and that the log continues from there.
     fn check(&self, what: &str, harm: impl Fn(&MemFolder), lost: &[usize], ranges: &[(u64, u64)]) {
         let folder = self.folder.fork();
         harm(&folder);
@@ -55,7 +55,7 @@ impl Sample {
         let content = Content::of(&log.reader());
         let kept = (0..RECORDS).filter(|i| !lost.contains(i)).map(|i| self.places[i].0);
         assert_eq!(content.positions(), kept.collect::<Vec<_>>(), "{what}");
-        // A scan begins behind the header of the first segment, but tells when that is damaged.
+        // A scan begins behind the header of the first segment, but reports damage of that header.
         assert_eq!(content.ranges(), ranges, "{what}");
         for range in &recovered.damaged {
             let told = content
@@ -73,7 +73,7 @@ impl Sample {
                 assert_eq!(range.position, position, "{what}");
             }
         }
-        // It goes on, and a second start finds the same.
+        // The log goes on, and a second start finds an equal log.
         let new = append(&mut log, 50).0;
         assert!(!self.closed || new >= self.end, "{what}: a position was used again");
         log.close().expect("closed");
@@ -100,7 +100,7 @@ fn every_flipped_byte_is_reported_or_does_not_matter() {
                 let flip = |folder: &MemFolder| folder.flip_bits(&file, offset, mask);
                 match hit {
                     _ if offset < 64 => sample.check(&what, flip, &[], &[(*base, base + 64)]),
-                    // Nothing tells the last record of a log that was not closed from one that was not finished.
+                    // The last record of a log that was not closed cannot be told from an unfinished one.
                     Some(last) if last == RECORDS - 1 && !closed => sample.check(&what, flip, &[last], &[]),
                     Some(i) => sample.check(&what, flip, &[i], &sample.range_of(&[i])),
                     None => sample.check(&what, flip, &[], &[]),
@@ -128,7 +128,7 @@ fn a_file_cut_at_any_length_loses_what_was_cut() {
                     .collect();
                 let is_last = next.is_none();
                 let mut ranges = if is_last && !closed { Vec::new() } else { sample.range_of(&lost) };
-                // A segment that is not even a header long, but held something.
+                // A segment that is shorter than a header, but held records.
                 if keep < 28 && (closed || !is_last) {
                     ranges.insert(0, (*base, base + 64));
                 }
@@ -145,7 +145,7 @@ fn a_file_cut_at_any_length_loses_what_was_cut() {
 
 type Harm<'a> = &'a dyn Fn(&MemFolder);
 
-/// Wherever the power goes while a damaged log is opened, the next start comes to the same result.
+/// Wherever the power is cut while a damaged log is opened, the next start reaches an equal result.
 #[test]
 fn recovery_can_be_interrupted_anywhere() {
     let sample = sample(false);

@@ -1,4 +1,4 @@
-//! What an inspection says about intact, torn, damaged and incomplete logs, and that it changes nothing.
+//! Inspections of intact, torn, damaged and incomplete logs, which change nothing.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -173,7 +173,7 @@ fn nothing_is_created_or_written() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
-    /// Any run of changed bytes costs the records that it touches, and none of the others.
+    /// Any run of changed bytes costs the records that it touches, and no others.
     #[test]
     fn damage_costs_what_it_touches(at in 64u64..5000, len in 1u64..200) {
         let path = tempfile::tempdir().expect("temporary folder");

@@ -12,7 +12,7 @@ use kerolox_log::{Frame, FrameSalt, Log, LogError, LogOptions, NewFrame, SyncTas
 use proptest::prelude::*;
 use support::{Content, flip, open_with};
 
-/// Small steps, so that room runs out everywhere.
+/// Small steps, so that space runs out everywhere.
 const OPTIONS: LogOptions = LogOptions {
     segment_bytes: 2048,
     step_bytes: 600,
@@ -27,21 +27,21 @@ enum Step {
     Sync,
     /// Begins a sync on another thread.
     SyncElsewhere,
-    /// The other thread syncs.
+    /// Runs the sync on the other thread.
     RunTask,
     /// Writes the checkpoint.
     Note,
     /// The process ends without closing the log; the system stays up.
     Kill,
     Close,
-    /// The power goes after this many operations, or at the next step of this kind.
+    /// The power is cut after this many operations, or at the next step of this kind.
     Power {
         after: u64,
         seed: u64,
     },
     /// An operation fails once.
     Fail(DiskFault, u64),
-    /// So many bytes are left on the disk, or as many as anybody wants.
+    /// This many bytes are left on the disk, or no limit.
     Room(Option<u64>),
     /// A bit of a synced record that is not the last one flips.
     Flip {
@@ -74,7 +74,7 @@ fn step() -> impl Strategy<Value = Step> {
 struct Known {
     len: u32,
     body: Vec<u8>,
-    /// A sync, or a start, said that it is durable.
+    /// Set once a sync or a start reported it durable.
     synced: bool,
     flipped: bool,
 }
@@ -82,18 +82,18 @@ struct Known {
 struct World {
     folder: MemFolder,
     log: Option<Log>,
-    /// A sync that another thread would do, and the end of the log when it was begun.
+    /// A sync for another thread, and the end of the log when it was begun.
     task: Option<(SyncTask, u64)>,
-    /// What was appended, by position.
+    /// Appended records, by position.
     records: BTreeMap<u64, Known>,
-    /// Bodies of appends that failed or were cut short: they may be there or not.
+    /// Bodies of appends that failed or were cut short: they may be in the log or not.
     perhaps: Vec<Vec<u8>>,
-    /// Ranges that a power cut left inside what was not synced.
+    /// Ranges of unsynced bytes that a power cut destroyed.
     holes: Vec<(u64, u64)>,
     counter: u32,
-    /// Seed of the power cut that is under way.
+    /// Seed of the current power cut.
     power: Option<u64>,
-    /// Whether the room on the disk is limited.
+    /// Whether the space on the disk is limited.
     is_short: bool,
 }
 
@@ -120,7 +120,7 @@ impl World {
             Step::Sync => self.sync(),
             Step::SyncElsewhere => self.sync_elsewhere(),
             Step::RunTask => self.run_task(),
-            // Whether it works is seen at the next start.
+            // The next start shows whether it works.
             Step::Note => drop(self.log.as_mut().expect("open").note_durable()),
             Step::Kill => self.restart(None),
             Step::Close => {
@@ -159,7 +159,7 @@ impl World {
                 NewFrame { kind: 1, body: body.into() }
             })
             .collect();
-        // What does not fit begins a segment, which waits for the task.
+        // Records that do not fit begin a segment, which waits for the task.
         let len: usize = new.iter().map(|new| frame_len(new.body.len())).sum();
         if self.log.as_ref().expect("open").room() < len as u64 {
             self.run_task();
@@ -191,7 +191,7 @@ impl World {
         self.task = log.sync_elsewhere().ok().map(|task| (task, end));
     }
 
-    /// What was appended before the task was begun is durable then, and a failure makes the log read-only.
+    /// Records appended before the task was begun are durable then, and a failure makes the log read-only.
     fn run_task(&mut self) {
         let Some((task, end)) = self.task.take() else { return };
         let log = self.log.as_mut().expect("open");
@@ -219,14 +219,14 @@ impl World {
         self.records.iter().filter(|(_, known)| !known.flipped)
     }
 
-    /// Starts again, after a power cut if there is a seed, and compares what is there with what is known.
+    /// Restarts, after a power cut if there is a seed, and compares the log with the model.
     fn restart(&mut self, power: Option<u64>) {
         self.task = None;
         self.log = None;
         self.folder.fail(None);
         if let Some(seed) = power.or(self.power.take()) {
             self.folder.crash(seed);
-            // Sometimes the power goes again during recovery.
+            // Sometimes the power is cut again during recovery.
             let mut chooser = SeededChoices::new(seed);
             for _ in 0..chooser.below(3) {
                 self.folder.power_off_at(chooser.below(8));
@@ -234,7 +234,8 @@ impl World {
                 self.folder.crash(chooser.next_u64());
             }
         }
-        // A disk without room may refuse the checkpoint of a start. That changes nothing, and the next start has room.
+        // A disk without space may refuse the checkpoint of a start. That changes nothing, and the next start has
+        // space.
         if self.is_short && Log::open(Arc::new(self.folder.clone()), OPTIONS).is_err() {
             self.folder.set_capacity(None);
             self.is_short = false;
@@ -255,7 +256,7 @@ impl World {
         self.log = Some(log);
     }
 
-    /// What was durable and is not damaged must be there.
+    /// Durable, undamaged records must be present.
     fn check_kept(&self, content: &Content) {
         let found: BTreeMap<u64, &Frame> =
             content.frames.iter().map(|frame| (frame.position, frame)).collect();
@@ -265,7 +266,7 @@ impl World {
         }
     }
 
-    /// What is there is durable from now on; what was not durable and is not there is gone for good.
+    /// Present records are durable from now on; absent ones that were not durable are gone for good.
     fn take_up(&mut self, content: &Content) {
         let synced_end = self
             .records
@@ -285,9 +286,9 @@ impl World {
             let body = frame.body.to_vec();
             let known = Known { len: frame.len, body, synced: true, flipped: false };
             if self.records.insert(frame.position, known).is_none() {
-                // It must be one that somebody wrote, which the counter in the body tells.
+                // It must be a record that the test wrote, as the counter in the body tells.
                 let counter = u32::from_le_bytes(frame.body[..4].try_into().expect("4 bytes"));
-                assert!((1..=self.counter).contains(&counter), "a record that nobody wrote");
+                assert!((1..=self.counter).contains(&counter), "the test wrote the record");
             }
         }
         let bodies: std::collections::BTreeSet<&[u8]> =
@@ -295,7 +296,7 @@ impl World {
         assert_eq!(bodies.len(), content.frames.len(), "a record is there twice");
     }
 
-    /// Every damaged range has its reason, and covers nothing that is intact.
+    /// Every damaged range has its reason, and covers no intact record.
     fn check_ranges(&self, content: &Content) {
         for (position, until) in content.ranges() {
             let hole = self.holes.iter().any(|(at, _)| (position..until).contains(at));

@@ -1,4 +1,4 @@
-//! What a start reads: what was written behind the checkpoint, not the room that is reserved behind it.
+//! A start reads the bytes written behind the checkpoint, not the space reserved behind them.
 
 mod support;
 
@@ -11,11 +11,11 @@ use kerolox_log::fs::{File, Folder, MemFolder, OsFolder};
 use kerolox_log::{FrameSalt, Log, LogOptions, NewFrame, RecoveredLog};
 use support::{Content, append, frames, name, record};
 
-/// As in use: 1 GiB of reserved room, of which only a little is written.
+/// As in production: 1 GiB of reserved space, of which only a little is written.
 const BIG: LogOptions = LogOptions::new(FrameSalt::new(7));
-/// The same in memory.
+/// Smaller sizes, for memory.
 const SMALLER: LogOptions = LogOptions { segment_bytes: 16 << 20, ..BIG };
-/// What a start may read beside what it has to: headers, some pages, and what a system reads ahead.
+/// Bytes that a start may read beyond the minimum: headers, some pages, and the system's read-ahead.
 const LITTLE: u64 = 256 << 10;
 
 /// A folder that counts the bytes read.
@@ -82,7 +82,7 @@ impl File for CountingFile {
     }
 }
 
-/// Opens the log, and says how many bytes that read.
+/// Opens the log, and returns how many bytes that read.
 fn open(folder: &(impl Folder + Clone + 'static), options: LogOptions) -> (Log, RecoveredLog, u64) {
     let read = Arc::new(AtomicU64::new(0));
     let counting = Counting { folder: folder.clone(), read: read.clone() };
@@ -107,7 +107,7 @@ fn starts_read_little(folder: &(impl Folder + Clone + 'static), options: LogOpti
     let written = log.end() - from;
     drop(log);
 
-    // Again and again: what one start reads is not more to read for the next one.
+    // Repeatedly: bytes that one start reads are not more to read for the next one.
     for kill in 0..20 {
         let (log, recovered, read) = open(folder, options);
         let left = if kill == 0 { written } else { 0 };
@@ -135,13 +135,13 @@ fn what_lies_far_behind_the_end_is_found_without_reading_what_is_between() {
     let end = log.end();
     drop(log);
 
-    // Some of a write that was torn: it is cut off, and the room is reserved again.
+    // Part of a torn write: it is cut off, and the space is reserved again.
     let file = folder.open(&name(0)).expect("there");
     file.write_at(&[7; 5000], 700 << 20).expect("written");
     let (mut log, recovered, read) = open(&folder, BIG);
     assert_eq!((recovered.end, recovered.cut_bytes), (end, (700 << 20) + 5000 - end));
     let copied = 16 << 20;
-    assert!(read < copied + (4 << 20), "beside the copy of what was cut, some chunks: {read} bytes");
+    assert!(read < copied + (4 << 20), "beside the copy of the cut bytes, some chunks: {read} bytes");
     assert!(file.len().expect("measured") < 64 << 20, "and no more is reserved than a step");
 
     // A record that reached the disk without those before it.

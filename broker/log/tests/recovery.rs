@@ -8,7 +8,7 @@ use kerolox_log::fs::{DiskFault, FaultTimes, Folder, MemFolder, Piece};
 use kerolox_log::{FrameSalt, Log, LogError, LogOptions, NewFrame};
 use support::{Content, SMALL, append, flip, frames, name, open, open_with, record, segments};
 
-/// The checkpoint knows only what was there at a roll or a clean stop.
+/// The checkpoint records only a roll or a clean stop.
 const LAZY: LogOptions =
     LogOptions { segment_bytes: 4096, checkpoint_bytes: 1 << 20, ..LogOptions::new(FrameSalt::new(7)) };
 
@@ -85,7 +85,7 @@ fn a_torn_tail_is_cut_and_kept_aside_and_never_comes_back() {
     assert_eq!(aside, format!("cut-{end:020}"));
     let aside = folder.content(&aside).expect("there");
     assert_eq!((aside.len() as u64, &aside[32..]), (512 - end, &[7; 512][..aside.len() - 32]));
-    // What was cut off is zero again, whatever happens to the new writes.
+    // The bytes cut off are zero again, whatever happens to the new writes.
     log.append(&[NewFrame { kind: 1, body: vec![8; 100].into() }], 1, 5).expect("appended");
     drop(log);
     folder.crash_with(|_| false);
@@ -110,7 +110,7 @@ fn only_the_newest_cuts_are_kept() {
     assert_eq!(cuts, 8);
 }
 
-/// The checkpoint lags: it cannot tell that the damaged record was acknowledged, but the records behind it can.
+/// The checkpoint lags: it cannot show that the damaged record was acknowledged, but the records behind it can.
 #[test]
 fn damage_behind_the_checkpoint_is_no_torn_tail() {
     let folder = MemFolder::new();
@@ -131,7 +131,7 @@ fn damage_behind_the_checkpoint_is_no_torn_tail() {
     let error = log.reader().read(places[9].0, places[9].1).expect_err("damaged");
     let LogError::Damaged(range) = error else { panic!("{error}") };
     assert_eq!((range.file, range.position), (name(0), places[9].0));
-    // The log goes on behind, and the damage is still there.
+    // The log continues behind the damage, which is still there.
     assert_eq!(append(&mut log, 20).0, end);
     log.close().expect("closed");
     let after = Content::of(&open_with(&folder, LAZY).0.reader());
@@ -273,7 +273,7 @@ fn after_a_failed_sync_or_write_the_log_is_read_only() {
     }
 }
 
-/// The system shows what a failed sync left in its cache, and a later sync that succeeds does not write it.
+/// The system shows cached bytes of a failed sync, and a later sync that succeeds does not write them.
 #[test]
 fn a_restart_after_a_failed_sync_makes_durable_what_it_reads() {
     let folder = MemFolder::new();
@@ -309,7 +309,7 @@ fn a_sync_on_another_thread_makes_durable_what_was_there_when_it_was_begun() {
     append(&mut log, 3);
     assert!(!log.is_syncing());
 
-    // Nobody knows what is durable after a sync that failed, or was never done.
+    // The durable end is unknown after a sync that failed, or was never done.
     let (mut log, _) = open(&other);
     drop(log.sync_elsewhere().expect("begun"));
     assert!(matches!(log.sync(), Err(LogError::ReadOnly(_))));

@@ -1,4 +1,5 @@
-//! Disks without room and processes without descriptors: the log refuses what it cannot take, and goes on when it can.
+//! Disks without space and processes without descriptors: the log refuses records that it cannot take, and continues
+//! when it can.
 
 mod support;
 
@@ -21,7 +22,7 @@ fn used(folder: &MemFolder) -> u64 {
     names.map(|name| folder.content(&name).expect("listed").len() as u64).sum()
 }
 
-/// Lets no file grow.
+/// Prevents every file from growing.
 fn fill(folder: &MemFolder) {
     folder.set_capacity(Some(used(folder)));
 }
@@ -29,7 +30,7 @@ fn fill(folder: &MemFolder) {
 fn append_until_full(log: &mut Log) -> usize {
     for i in 0.. {
         match log.append(&[record(i)], 1, 5) {
-            Ok(_) => log.sync().expect("what was reserved can be written"),
+            Ok(_) => log.sync().expect("reserved space can be written"),
             Err(error) => {
                 assert!(error.is_full(), "{error}");
                 return i;
@@ -50,7 +51,7 @@ fn room_is_reserved_in_steps_and_not_for_a_whole_segment() {
         assert!((log.end()..=log.end() + OPTIONS.step_bytes).contains(&len()), "{} of {}", log.end(), len());
     }
     log.close().expect("closed");
-    // However often it is started, the file gets no longer than a segment and its reserve.
+    // However often it is started, the file grows no longer than a segment and its reserve.
     for i in 0..20 {
         let (mut log, _) = open_with(&folder, OPTIONS);
         if i < 10 {
@@ -60,7 +61,7 @@ fn room_is_reserved_in_steps_and_not_for_a_whole_segment() {
     }
 }
 
-/// The disk fills between two looks at it: nothing that fails was written, so nothing is in doubt.
+/// The disk fills between two checks: no failed write took place, so nothing is in doubt.
 #[test]
 fn a_full_disk_refuses_messages_and_takes_what_the_reserve_is_for_until_that_is_used_up() {
     let folder = MemFolder::new();
@@ -91,7 +92,7 @@ fn a_full_disk_refuses_messages_and_takes_what_the_reserve_is_for_until_that_is_
     assert_eq!(frames(&open_with(&folder, OPTIONS).0).len(), 2 + messages + others);
 }
 
-/// Sealing a segment gives its room back; what comes next on a full disk takes no more than that.
+/// Sealing a segment releases its space; the next one on a full disk takes no more than that.
 #[test]
 fn the_reserve_outlives_the_end_of_a_segment_on_a_full_disk() {
     let folder = MemFolder::new();
@@ -170,7 +171,8 @@ fn without_a_descriptor_for_the_next_segment_the_log_goes_on_in_the_old_one() {
     assert_eq!(found.len(), 300);
 }
 
-/// The file of the next segment was made and cannot be filled, or not even be removed, and the power goes at any moment.
+/// The file of the next segment was created but cannot be filled, or not even removed, and the power is cut at any
+/// moment.
 #[test]
 fn a_segment_that_cannot_be_begun_costs_nothing_whenever_the_power_goes() {
     let harms: [&dyn Fn(&MemFolder); 3] =
@@ -210,7 +212,7 @@ fn a_segment_that_cannot_be_begun_costs_nothing_whenever_the_power_goes() {
     }
 }
 
-/// What the kernel says: no descriptor at all is left, and the log opens the next file with one of its own.
+/// With the real kernel: no descriptor is left, and the log opens the next file with a spare one.
 #[test]
 fn descriptors_that_are_kept_open_the_next_segment() {
     let path = tempfile::tempdir().expect("a folder");

@@ -1,4 +1,4 @@
-//! The salt of a log: what it protects from, and how it is found again.
+//! The salt of a log: the forgeries that it prevents, and its recovery.
 
 mod support;
 
@@ -41,7 +41,8 @@ fn inspected(folder: &MemFolder) -> Vec<u64> {
     records.collect()
 }
 
-/// A client sends bytes that are a frame for the place where they will lie. Then what is in front of them is damaged.
+/// A client sends bytes that form a frame for the place where they will lie. Then the bytes in front of them are
+/// damaged.
 #[test]
 fn bytes_of_a_message_are_no_record_whatever_they_look_like() {
     let lazy = LogOptions { segment_bytes: 4096, ..SALTED };
@@ -59,7 +60,7 @@ fn bytes_of_a_message_are_no_record_whatever_they_look_like() {
         flip(&folder, position + 40, 1);
         flip(&folder, within - 20, 1);
         let content = Content::of(&log.reader());
-        // With the right salt it works, so the attack itself is sound.
+        // With the right salt the forgery succeeds, so the attack itself is sound.
         assert_eq!(content.positions(), if is_forged { vec![within, last] } else { vec![last] });
         drop(log);
         lose_the_checkpoint(&folder);
@@ -83,7 +84,7 @@ fn the_salt_is_the_one_that_the_log_was_begun_with() {
     assert!(found.frames.iter().map(|frame| frame.position).take(20).eq(places));
 }
 
-/// Whatever single copy of the salt is left, everything stays readable and the log goes on.
+/// Whichever single copy of the salt is left, everything stays readable and the log continues.
 #[test]
 fn one_copy_of_the_salt_is_enough() {
     let (sample, places) = filled(SALTED);
@@ -105,7 +106,7 @@ fn one_copy_of_the_salt_is_enough() {
         assert_eq!(Content::of(&log.reader()).positions(), places, "left {left}");
         let new: Vec<u64> = (0..20).map(|i| append(&mut log, i).0).collect();
         log.close().expect("closed");
-        // The copies that were made since must do as well as the old ones.
+        // The new copies must do as well as the old ones.
         lose_the_checkpoint(&folder);
         let found = Content::of(&open_with(&folder, SALTED).0.reader());
         assert_eq!(found.positions(), [places.clone(), new].concat(), "left {left}");
@@ -128,7 +129,7 @@ fn without_any_copy_nothing_is_touched_and_the_error_says_what_to_do() {
     assert_eq!(folder.content(&name(0)), before);
 }
 
-/// The bytes behind the first frames are those of clients: they are not asked for the salt.
+/// The bytes behind the first frames belong to clients: they do not contribute to the salt.
 #[test]
 fn the_salt_is_not_taken_from_the_body_of_a_message() {
     let folder = MemFolder::new();

@@ -1,4 +1,4 @@
-//! Disks that give up a place: what lies elsewhere stays readable, and nothing is cut because of it.
+//! Disks with unreadable places: everything elsewhere stays readable, and nothing is cut because of them.
 
 mod support;
 
@@ -10,11 +10,11 @@ use kerolox_log::inspect::{InspectMode, LogFinding, LogInspector};
 use kerolox_log::{FrameSalt, Log, LogError, LogOptions};
 use support::{Content, append, name, open_with, segments};
 
-/// The checkpoint knows only what was there at a roll or a clean stop.
+/// The checkpoint records only a roll or a clean stop.
 const OPTIONS: LogOptions =
     LogOptions { segment_bytes: 20_000, checkpoint_bytes: 1 << 20, ..LogOptions::new(FrameSalt::new(7)) };
 const RECORDS: usize = 500;
-/// What a system with pages of this size cannot read because of one bad sector.
+/// Bytes that a system with pages of this size cannot read because of one bad sector.
 const BLOCK: usize = 4096;
 
 struct Sample {
@@ -48,7 +48,7 @@ impl Sample {
     }
 }
 
-/// One bad sector, everywhere in turn.
+/// One bad sector, at every place in turn.
 #[test]
 fn a_bad_sector_costs_what_lies_in_it_or_refuses_the_start() {
     for sample in [sample(true), sample(false)] {
@@ -114,7 +114,7 @@ fn a_newest_segment_that_cannot_be_read_at_all_is_not_begun_again() {
     assert_eq!(contents(&sample.folder), before);
 }
 
-/// Any single read of a start fails, and works when it is tried again.
+/// Any single read of a start fails, and succeeds on the next try.
 #[test]
 fn a_read_that_fails_once_costs_nothing() {
     let sample = sample(false);
@@ -124,7 +124,7 @@ fn a_read_that_fails_once_costs_nothing() {
         folder.fail_nth(DiskFault::Read, nth, FaultTimes::Once);
         let opened = Log::open(Arc::new(folder.clone()), OPTIONS);
         folder.fail(None);
-        // What the checkpoint and the search for the end cannot read even once refuses the start; the next one works.
+        // A start is refused if the checkpoint or the search for the end fails to read once; the next one succeeds.
         if let Err(error) = opened {
             assert!(matches!(error, LogError::Io { .. } | LogError::Unreadable { .. }), "{error}");
         }

@@ -1,4 +1,4 @@
-//! Files of the log that are missing or were exchanged: the start is refused, says what to do, and changes nothing.
+//! Missing or replaced files of the log: the start is refused, says what to do, and changes nothing.
 
 mod support;
 
@@ -72,7 +72,7 @@ fn a_log_whose_oldest_segments_are_missing_is_refused_until_the_operator_gives_t
         });
         assert_eq!(Content::of(&open(&again).0.reader()).positions(), places);
 
-        // Or given up, as the error says: then that is where the log begins.
+        // Or given up, as the error says: the log then begins there.
         folder.remove("00000000000000000000.begin").expect("as the error says");
         let kept: Vec<u64> = places.iter().copied().filter(|at| *at > bases[missing]).collect();
         for _ in 0..2 {
@@ -160,7 +160,7 @@ fn a_copy_that_was_begun_at_a_position_begins_there() {
     }
 }
 
-/// Stopped cleanly; then an older copy of the newest file, of the length that it has always had, comes back.
+/// Stopped cleanly; then an older copy of the newest file, with its usual length, comes back.
 #[test]
 fn an_older_copy_of_the_newest_segment_is_refused() {
     let folder = MemFolder::new();
@@ -182,13 +182,13 @@ fn an_older_copy_of_the_newest_segment_is_refused() {
     }
     put(&folder, &name(0), &newest);
     assert_eq!(frames(&open_with(&folder, ONE).0).len(), 20);
-    // To go on with an older one takes a word of the operator.
+    // Only the operator can decide to continue with an older file.
     put(&folder, &name(0), &older[7]);
     folder.remove("checkpoint").expect("as the error says");
     assert_eq!(frames(&open_with(&folder, ONE).0).len(), 7);
 }
 
-/// A member's copy that went another way: the salt and the place are right, and so is every frame.
+/// A member's copy that diverged: the salt and the position are right, and so is every frame.
 #[test]
 fn a_newest_segment_that_went_another_way_is_refused() {
     let (folder, _) = filled(ONE, 20);
@@ -214,7 +214,7 @@ fn a_segment_of_another_log_is_refused_even_if_it_is_the_only_one() {
     assert!(error.to_string().contains("another log"), "{error}");
 }
 
-/// A file with its header and nothing else, as an interrupted start leaves it.
+/// A file with only its header, as an interrupted start leaves it.
 #[test]
 fn a_blank_newest_segment_is_refused_where_something_was_durable() {
     for records in [20, 60] {
@@ -248,7 +248,7 @@ fn a_damaged_last_record_is_reported_and_the_log_goes_on() {
     }
 }
 
-/// Killed right after a roll: the newest segment holds nothing that a checkpoint knows but its beginning.
+/// Killed right after a roll: a checkpoint knows only the beginning of the newest segment.
 #[test]
 fn a_newest_segment_that_is_missing_is_reported_also_right_after_it_was_begun() {
     for crash in [false, true] {

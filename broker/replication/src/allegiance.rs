@@ -1,51 +1,51 @@
-//! Whose word a member takes: which of the states that controllers tell of its group it goes by.
+//! Allegiance: which of the states that controllers tell of its group a member accepts.
 
 /// Names a state of the group.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StateName {
-    /// Random number of the nameservers; empty when they do not say it.
+    /// Random number of the nameservers; empty when they do not report it.
     pub cluster_id: String,
-    /// Another one whenever the controller's record of the group began anew; empty when it does not say it.
+    /// Changes whenever the controller's record of the group begins anew; empty when the controller does not report it.
     pub lineage: String,
     /// Grows with every change within a lineage.
     pub version: u64,
 }
 
-/// What a member does with a state that it was told.
+/// A member's verdict on a state that it was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StateVerdict {
-    /// It goes by it.
+    /// It accepts the state.
     Take,
-    /// It knows a newer one.
+    /// It knows a newer state.
     Overtaken,
-    /// The record of the group began anew, if this nameserver is right: another one is asked first.
+    /// The nameserver claims that the record of the group began anew: another nameserver is asked first.
     Doubted,
-    /// It comes from other nameservers.
+    /// The state comes from other nameservers.
     Foreign,
 }
 
-/// What a member remembers between two answers.
+/// Memory of a member between two answers.
 #[derive(Debug, Clone, Default)]
 pub struct MemberAllegiance {
     /// Answers of another lineage in a row.
     others: usize,
-    /// When the first of them came.
+    /// When the first of these answers came.
     since_ms: u64,
 }
 
-/// How long a member doubts that the record of its group began anew.
+/// Limits of a member's doubt that the record of its group began anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DoubtLimits {
-    /// So many nameservers are asked, one after the other.
+    /// Number of nameservers that are asked, one after the other.
     pub nameservers: usize,
-    /// And for so long, in milliseconds. A leader that has no other members loses nothing while it waits for the nameserver that it
-    /// obeyed; with others, an election may be due.
+    /// Time that has to pass as well, in milliseconds. A leader without other members loses nothing while it waits for the
+    /// nameserver that it obeyed; with others, an election may be due.
     pub patience_ms: u64,
 }
 
 impl MemberAllegiance {
-    /// Judges the state `told`, when `known` is the newest one that was gone by. A member whose nameservers each decide alone obeys
-    /// the one that it knows, as long as that one answers. `now_ms` is of a clock that no one sets.
+    /// Judges the state `told`, when `known` is the newest accepted one. A member whose nameservers each decide alone obeys the one
+    /// that it knows, as long as that one answers. `now_ms` comes from a monotonic clock.
     pub fn judge(
         &mut self,
         known: Option<&StateName>,
@@ -107,7 +107,7 @@ mod tests {
         assert_eq!(allegiance.judge(Some(&known), &name("c", "a", 8), of(3), 0), StateVerdict::Take);
         assert_eq!(allegiance.judge(Some(&known), &name("c", "a", 7), of(3), 0), StateVerdict::Take);
         assert_eq!(allegiance.judge(Some(&known), &name("c", "a", 6), of(3), 0), StateVerdict::Overtaken);
-        // One of them does not say it yet.
+        // One of the nameservers does not report it yet.
         assert_eq!(allegiance.judge(Some(&known), &name("", "", 6), of(3), 0), StateVerdict::Overtaken);
         assert_eq!(
             allegiance.judge(Some(&name("", "", 7)), &name("c", "a", 8), of(3), 0),

@@ -1,17 +1,17 @@
-//! What a member knows to have been confirmed, whatever the controller remembers: the last guard of what was acknowledged.
+//! The confirmed end as a member knows it, independent of the controller's memory: the last guard of acknowledged records.
 
-/// The highest position that this member heard to be confirmed.
+/// The highest position that this member knows to be confirmed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ConfirmedMark {
-    /// Newest leadership that told something of it; 0 when none did.
+    /// Newest leadership that reported a confirmed position; 0 for none.
     pub epoch: u32,
     /// Everything before this was confirmed.
     pub position: u64,
 }
 
 impl ConfirmedMark {
-    /// A leader of `epoch` says that everything before `position` is confirmed. `accepted` is the newest epoch for which an
-    /// operator accepted loss; 0 for none. What was known before such a leadership counts no more in it.
+    /// A leader of `epoch` reports that everything before `position` is confirmed. `accepted` is the newest epoch for which
+    /// an operator accepted loss; 0 for none. Such a leadership voids earlier reports.
     pub fn hear(&mut self, epoch: u32, position: u64, accepted: u32) {
         if accepted > self.epoch && epoch >= accepted {
             *self = Self { epoch, position };
@@ -20,7 +20,8 @@ impl ConfirmedMark {
         }
     }
 
-    /// Whether a log that ends at `end` may be cut at `to`: nothing confirmed goes by that, or an operator accepted it.
+    /// Whether a log that ends at `end` may be cut at `to`: no confirmed record is lost, or an operator accepted the
+    /// loss.
     pub fn allows_cut(&self, to: u64, end: u64, accepted: u32) -> bool {
         accepted > self.epoch || to >= self.position.min(end)
     }

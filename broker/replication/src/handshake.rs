@@ -1,30 +1,31 @@
-//! How a follower and its leader find where their logs part.
+//! How a follower and its leader find the point at which their logs diverge.
 //!
-//! The follower names its last record's epoch and where its log ends. The leader looks up where records up to that epoch end
-//! in its own log. If they are of that very epoch and reach as far, the logs agree, because each epoch has one writer.
-//! Otherwise the follower gives up what cannot be common, and asks again. Epochs only fall in between, so it ends.
+//! The follower names its last record's epoch and the end of its log. The leader looks up where records up to that epoch end
+//! in its own log. If the last of them is of that very epoch and they reach as far, the logs agree, because each epoch has
+//! one writer. Otherwise the follower cuts off the part that cannot be common, and asks again. Its last epoch only falls in
+//! between, so the handshake ends.
 
-/// What a follower says of its log.
+/// A follower's description of its log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FollowRequest {
-    /// What the checksums of its log begin with; 0 when it has no log.
+    /// Salt of its log; 0 without a log.
     pub salt: u64,
-    /// Behind its last record.
+    /// Position behind its last record.
     pub end: u64,
-    /// Epoch of its last record; 0 when it has none.
+    /// Epoch of its last record; 0 without one.
     pub last_epoch: u32,
 }
 
-/// What a leader knows of its log.
+/// A leader's description of its log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaderLog {
-    /// What the checksums of its log begin with.
+    /// Salt of its log.
     pub salt: u64,
-    /// Where its oldest segment begins.
+    /// Base of its oldest segment.
     pub base: u64,
 }
 
-/// What a leader answers.
+/// A leader's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HandshakeAnswer {
     /// The logs agree up to the end of the follower's.
@@ -36,17 +37,17 @@ pub enum HandshakeAnswer {
         /// Position behind it.
         end: u64,
     },
-    /// What the follower would need next is gone, or it has no record: it begins with the leader's oldest segment.
+    /// The next records for the follower are gone, or it has no record: it begins with the leader's oldest segment.
     Begin,
-    /// It is another log: the folder belongs to another group, and nothing is done to it.
+    /// The log is another one: the folder belongs to another group, and is left unchanged.
     Foreign,
 }
 
-/// The leader's answer. `end_of_epoch` gives, of the records up to an epoch, the epoch of the last one and where it ends; epoch 0
-/// when there is none.
+/// The leader's answer. `end_of_epoch` returns, for the records up to an epoch, the epoch of the last one and its end; epoch 0
+/// without one.
 ///
 /// # Errors
-/// Those of `end_of_epoch`.
+/// Errors of `end_of_epoch`.
 pub fn answer<E>(
     hello: &FollowRequest,
     own: &LeaderLog,
@@ -56,28 +57,28 @@ pub fn answer<E>(
         return Ok(HandshakeAnswer::Begin);
     }
     if hello.salt != own.salt {
-        // A log without a record belongs to no group: a crash came before its first one, and maybe before its salt.
+        // A log without a record belongs to no group: a crash came before its first record, and maybe before its salt.
         return Ok(if hello.last_epoch == 0 { HandshakeAnswer::Begin } else { HandshakeAnswer::Foreign });
     }
     if hello.end < own.base {
         return Ok(HandshakeAnswer::Begin);
     }
     if hello.end == own.base {
-        // Nothing of its own that could differ.
+        // The follower has no record that could differ.
         return Ok(HandshakeAnswer::Start);
     }
     let (epoch, end) = end_of_epoch(hello.last_epoch)?;
     Ok(match epoch {
         _ if epoch == hello.last_epoch && hello.end <= end => HandshakeAnswer::Start,
-        // All that is common is gone here.
+        // The common part is gone here.
         0 => HandshakeAnswer::Begin,
         _ => HandshakeAnswer::Diverged { epoch, end },
     })
 }
 
-/// Where the follower has to cut its log after [`HandshakeAnswer::Diverged`]: `theirs` is the epoch and the end of that, `own` the same of the
-/// follower's last record whose epoch is not above. Only if both are of one epoch, do the logs have the same records up to the
-/// earlier end; otherwise the leader's end may lie in the middle of a record of the follower.
+/// Where the follower has to cut its log after [`HandshakeAnswer::Diverged`]. `theirs` is the epoch and end in that answer, `own` the epoch
+/// and end of the follower's last record whose epoch is not above it. Only if both are of one epoch do the logs have equal records up to
+/// the earlier end; otherwise the leader's end may lie in the middle of a record of the follower.
 pub fn cut_at(theirs: (u32, u64), own: (u32, u64)) -> u64 {
     if theirs.0 == own.0 { theirs.1.min(own.1) } else { own.1 }
 }
@@ -113,7 +114,7 @@ mod tests {
     fn a_cut_is_where_a_record_ends_in_both_logs() {
         assert_eq!(cut_at((2, 1_500), (2, 1_300)), 1_300);
         assert_eq!(cut_at((2, 1_300), (2, 1_500)), 1_300);
-        // The leader has a record of epoch 3 where the follower has longer ones of epoch 2: the next round tells.
+        // The leader has a record of epoch 3 where the follower has longer ones of epoch 2: the next round decides.
         assert_eq!(cut_at((3, 1_300), (2, 1_500)), 1_500);
     }
 

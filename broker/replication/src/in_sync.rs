@@ -1,50 +1,51 @@
-//! The leader's side: what its followers hold, what is therefore confirmed, and which in-sync set to ask for.
+//! The leader's side: the positions of its followers, the confirmed positions that follow, and the in-sync set to
+//! request.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::MemberId;
 
-/// Limits that an operator can set. Milliseconds.
+/// The operator's limits, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReplicationPolicy {
-    /// A member of the in-sync set that has not held everything for so long is to leave it.
+    /// A member of the in-sync set leaves it when it has not held everything for this long.
     pub follower_timeout_ms: u64,
     /// How long the answer to a ping keeps the leader sure of its leadership.
     pub lease_ms: u64,
 }
 
-/// The in-sync set, as the controller said it last.
+/// The in-sync set, as last reported by the controller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InSyncSet {
     /// The members, the leader included.
     pub members: BTreeSet<MemberId>,
     /// A majority of the set confirms, instead of all.
     pub quorum: bool,
-    /// Version of the group's state that says so.
+    /// Version of the group's state that defines the set.
     pub version: u64,
 }
 
-/// A change that the controller is asked for. Once asked for, it is repeated unchanged until a newer version of the
-/// state is known: before that its outcome is unknown.
+/// A change requested from the controller. Once requested, it is repeated unchanged until a newer version of the state
+/// is known: before that its outcome is unknown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InSyncChange {
-    /// The set that is wanted.
+    /// The requested set.
     pub members: BTreeSet<MemberId>,
-    /// The rule that is wanted.
+    /// The requested rule.
     pub quorum: bool,
     /// Version that the change is based on.
     pub version: u64,
 }
 
-/// Up to where other members hold the log on their disks, as far as the leader needs them. What the leader holds itself is
-/// for it to know.
+/// Positions up to which other members hold the log on their disks, as far as the leader needs them. The leader's own
+/// position is not included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConfirmedPositions {
-    /// Held by the whole in-sync set.
+    /// Everything before it is held by the whole in-sync set.
     pub all: u64,
-    /// Held by a majority of it, the leader included.
+    /// Everything before it is held by a majority of the set, the leader included.
     pub quorum: u64,
-    /// What the group's rule says: one of the two. Elections preserve this.
+    /// One of the two, by the group's rule. Elections preserve everything before it.
     pub high_watermark: u64,
 }
 
@@ -53,19 +54,19 @@ pub struct ConfirmedPositions {
 pub struct FollowerView {
     /// Its number.
     pub id: MemberId,
-    /// What it has on its disk.
+    /// End of its log on its disk.
     pub durable: u64,
-    /// Milliseconds since it was heard of.
+    /// Milliseconds since its last sign of life.
     pub silent_ms: u64,
     /// Whether it is in the in-sync set.
     pub in_sync: bool,
 }
 
-/// A change on its way.
+/// A planned change of the in-sync set.
 ///
-/// From when it is planned, what is confirmed needs both sets. But what was confirmed just before may be missing in a member
-/// that comes in. So the driver lets the stricter rule take effect, looks where the log ends *then* ([`InSyncTracker::arm`]), and the
-/// change is asked for when everybody in the wanted set has that.
+/// Once a change is planned, a record is confirmed only if both sets hold it. But a joining member may lack records that were
+/// confirmed just before. So the driver publishes the stricter rule, reads the end of the log *then* ([`InSyncTracker::arm`]), and
+/// the change is requested when every member of the new set holds the log up to there.
 #[derive(Debug, Clone)]
 struct PlannedChange {
     change: InSyncChange,
@@ -77,16 +78,16 @@ struct PlannedChange {
 struct TrackedFollower {
     durable: u64,
     heard: u64,
-    /// The last moment at which it held everything that there was at some moment within the timeout.
+    /// The last moment at which it held everything that existed at some moment within the timeout.
     caught_up: u64,
-    /// What it has to hold to count as caught up, and since when that was the end.
+    /// Position at which it counts as caught up, and since when that was the end of the log.
     target: (u64, u64),
-    /// Until when it said that it has promised nothing to a later leadership.
+    /// Moment until which it has promised nothing to a later leadership.
     granted: u64,
     is_leaving: bool,
 }
 
-/// What a leader knows of its leadership. Times are monotonic milliseconds of one clock.
+/// A leader's knowledge of its leadership. Times are monotonic milliseconds of one clock.
 #[derive(Debug, Clone)]
 pub struct InSyncTracker {
     me: MemberId,
@@ -120,17 +121,17 @@ impl InSyncTracker {
         self.set.members.len()
     }
 
-    /// The set as the controller said it last.
+    /// The set as last reported by the controller.
     pub fn in_sync(&self) -> &InSyncSet {
         &self.set
     }
 
-    /// Whether confirming by majority is wanted from here on.
+    /// Sets whether the leader wants confirmation by majority.
     pub fn want_quorum(&mut self, wanted: bool) {
         self.wants_quorum = wanted;
     }
 
-    /// Takes what the controller says, if it is newer than what is known.
+    /// Takes a state from the controller, if it is newer than the known one.
     pub fn on_state(&mut self, set: InSyncSet, now: u64) {
         if set.version > self.set.version {
             self.adopt(set, now);
@@ -139,9 +140,9 @@ impl InSyncTracker {
 
     fn adopt(&mut self, set: InSyncSet, now: u64) {
         self.set = set;
-        // An answer to what was asked, or a reason to ask for something else.
+        // The state answers the request, or is a reason to request another change.
         self.plan = None;
-        // Who has not connected yet has as long as anybody else.
+        // A member that has not connected yet gets the full timeout.
         for member in self.set.members.iter().filter(|member| **member != self.me) {
             self.followers.entry(*member).or_insert(TrackedFollower {
                 durable: 0,
@@ -154,7 +155,8 @@ impl InSyncTracker {
         }
     }
 
-    /// A follower has this on its disk, and answers a ping that was sent at `pinged`. `end` is where the leader's log ends.
+    /// Processes the acknowledgement of a follower that holds everything before `durable` on its disk, and answers a ping
+    /// sent at `pinged`. `end` is the end of the leader's log.
     pub fn on_ack(&mut self, member: MemberId, durable: u64, pinged: u64, end: u64, now: u64) {
         if member == self.me {
             return;
@@ -162,7 +164,7 @@ impl InSyncTracker {
         let follower = self.followers.entry(member).or_insert(TrackedFollower {
             durable,
             heard: now,
-            // One that is not in the set has to catch up first.
+            // A member outside the set has to catch up first.
             caught_up: 0,
             target: (end, now),
             granted: 0,
@@ -183,21 +185,21 @@ impl InSyncTracker {
         }
     }
 
-    /// A follower is about to stop: it leaves the set without a timeout. It comes back like any other.
+    /// A follower is about to stop: it leaves the set without a timeout. It rejoins like any other.
     pub fn on_leaving(&mut self, member: MemberId) {
         if let Some(follower) = self.followers.get_mut(&member) {
             follower.is_leaving = true;
         }
     }
 
-    /// A follower follows, from the beginning of a stream.
+    /// A follower begins a stream.
     pub fn on_follows(&mut self, member: MemberId) {
         if let Some(follower) = self.followers.get_mut(&member) {
             follower.is_leaving = false;
         }
     }
 
-    /// Up to where the log is confirmed.
+    /// Positions up to which the log is confirmed.
     pub fn confirmed(&self) -> ConfirmedPositions {
         let mut confirmed = self.confirmed_by(&self.set.members, self.set.quorum);
         if let Some(PlannedChange { change, .. }) = &self.plan {
@@ -216,11 +218,11 @@ impl InSyncTracker {
         let mut held: Vec<u64> = others.map(|member| self.durable(*member)).collect();
         held.sort_unstable();
         let all = held.first().copied().unwrap_or(u64::MAX);
-        // The leader is one of the majority; of the others the best are as many as are needed.
+        // The leader is one of the majority; the rest are the members that are furthest ahead.
         let needed = majority(members.len()) - 1;
         let quorum = held.len().checked_sub(needed).and_then(|at| held.get(at)).copied().unwrap_or(u64::MAX);
-        // A majority that has records of an earlier leadership does not keep one from being elected that has others in their
-        // place; one that has the record which opened this leadership does.
+        // A majority that has only records of earlier leaderships does not prevent the election of a member with others in
+        // their place; a majority that has the record which opened this leadership does.
         let in_reign = |position: u64| if position < self.opened { 0 } else { position };
         let (all, quorum) = (in_reign(all), in_reign(quorum));
         ConfirmedPositions { all, quorum, high_watermark: if by_majority { quorum } else { all } }
@@ -230,8 +232,8 @@ impl InSyncTracker {
         self.followers.get(&member).map_or(0, |follower| follower.durable)
     }
 
-    /// Plans a change of the set, or another one in place of one that was not asked for yet. `own` is what the leader itself has
-    /// on disk. True when there is one that waits for [`Self::arm`].
+    /// Plans a change of the set, or replaces a plan that was not requested yet. `own` is the end of the leader's own log on
+    /// disk. True when a plan waits for [`Self::arm`].
     pub fn plan(&mut self, own: u64, now: u64) -> bool {
         if self.plan.as_ref().is_none_or(|plan| !plan.is_sent) {
             let wanted = InSyncChange {
@@ -256,10 +258,10 @@ impl InSyncTracker {
         }
     }
 
-    /// The change to ask the controller for at this moment, if any.
+    /// The change to request from the controller now, if any.
     pub fn request(&mut self) -> Option<InSyncChange> {
         let PlannedChange { change, armed: Some(end), .. } = self.plan.as_ref()? else { return None };
-        // Who only stays had to have everything all along, where all confirm.
+        // If all members confirm, the remaining ones already held every confirmed record.
         let only_shrinks = change.members.is_subset(&self.set.members);
         let is_certain = only_shrinks && !self.set.quorum;
         let has = |member: &MemberId| *member == self.me || self.durable(*member) >= *end;
@@ -282,14 +284,15 @@ impl InSyncTracker {
         };
         let mut members: BTreeSet<MemberId> =
             self.set.members.iter().copied().filter(|member| stays(*member)).collect();
-        // Where a majority confirms, who stays may lack something that only the leaver has besides the leader.
+        // If a majority confirms, a remaining member may lack records that only the leaver and the leader hold.
         let lacks = |member: &MemberId| *member != self.me && self.durable(*member) < high_watermark;
         if self.set.quorum && members.len() < self.set.members.len() && members.iter().any(lacks) {
             members.clone_from(&self.set.members);
         }
         for (id, follower) in &self.followers {
             let is_there = now.saturating_sub(follower.heard) <= self.policy.follower_timeout_ms;
-            // Everything that counts, and the record that opened the leadership: it follows this leader and no other.
+            // It holds every confirmed record and the record that opened the leadership: it follows this leader and no
+            // other.
             let holds = follower.durable >= high_watermark && follower.durable >= self.opened;
             if is_there && holds && !is_late(follower) {
                 members.insert(*id);
@@ -298,14 +301,15 @@ impl InSyncTracker {
         members
     }
 
-    /// Until when this leader is sure that no other member leads; `None` when it is alone in the set and so for good.
+    /// Moment until which this leader is sure that no other member leads; `None` without limit, when it is alone in the
+    /// set.
     pub fn lease_until(&self) -> Option<u64> {
         let planned = self.plan.iter().flat_map(|plan| plan.change.members.iter());
         let others = self.set.members.iter().chain(planned).filter(|member| **member != self.me);
         others.map(|member| self.followers.get(member).map_or(0, |follower| follower.granted)).min()
     }
 
-    /// The followers that were heard of, for administrators.
+    /// The known followers, for administrators.
     pub fn followers(&self, now: u64) -> Vec<FollowerView> {
         let view = |(id, follower): (&MemberId, &TrackedFollower)| FollowerView {
             id: *id,
@@ -317,7 +321,7 @@ impl InSyncTracker {
     }
 }
 
-/// The smallest number of members that any two such choices share one of.
+/// The smallest number of members at which any two such selections share one.
 fn majority(members: usize) -> usize {
     members / 2 + 1
 }
@@ -336,7 +340,7 @@ mod tests {
         InSyncTracker::new(1, POLICY, set(members, quorum, 1), 100, 0)
     }
 
-    /// Plans and asks at once, as far as everybody has what the log holds up to `end`.
+    /// Plans and requests at once, as if every member held the log up to `end`.
     fn wanted(leader: &mut InSyncTracker, end: u64, now: u64) -> Option<InSyncChange> {
         if leader.plan(end, now) {
             leader.arm(end);
@@ -376,11 +380,11 @@ mod tests {
         for now in (0..900).step_by(100) {
             leader.on_ack(2, 300, now, 300, now);
         }
-        // It answers, but does not get on.
+        // The follower answers, but makes no progress.
         for now in (900..1_900).step_by(100) {
             leader.on_ack(2, 300, now, 400 + now, now);
         }
-        assert_eq!(wanted(&mut leader, 2_000, 1_800), None, "not for so long yet");
+        assert_eq!(wanted(&mut leader, 2_000, 1_800), None, "the timeout has not passed");
         let change = wanted(&mut leader, 2_000, 2_000).expect("it is late");
         assert_eq!(change.members, [1].into());
         assert_eq!(leader.confirmed().all, 300, "the controller has not said so");
@@ -395,7 +399,7 @@ mod tests {
         assert_eq!(leader.confirmed().all, 2_400, "needed from the moment it is asked for");
     }
 
-    /// One that always lags by a little is in sync: it held what there was a moment ago.
+    /// A follower that always lags by a little is in sync: it held the whole log of a moment ago.
     #[test]
     fn under_load_a_follower_is_always_a_little_behind() {
         let mut leader = leader(&[1, 2], false);
@@ -405,7 +409,7 @@ mod tests {
         }
     }
 
-    /// What was confirmed between looking at a follower and the stricter rule may not be on that follower.
+    /// Records confirmed between the check of a follower and the stricter rule may be missing on that follower.
     #[test]
     fn a_newcomer_has_everything_that_was_confirmed_without_it() {
         let mut leader = leader(&[1], false);

@@ -1,9 +1,9 @@
-//! The leases that a follower gave to its leader.
+//! The leases that a follower granted to its leader.
 
-/// What a follower granted. Times are monotonic milliseconds of the follower's clock.
+/// Grants of a follower. Times are monotonic milliseconds of the follower's clock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LeaseGrants {
-    /// Nobody else rules before this moment, as far as this member is concerned.
+    /// No other member leads before this moment, as far as this member is concerned.
     until: u64,
 }
 
@@ -13,18 +13,18 @@ impl LeaseGrants {
         Self { until: now + widened(lease_ms) }
     }
 
-    /// Answers a ping of the leader: its lease runs from when it sent the ping, which is before now.
+    /// Grants a lease in answer to a leader's ping; the lease runs from the sending of the ping, which is before now.
     pub fn give(&mut self, lease_ms: u64, now: u64) {
         self.until = self.until.max(now + widened(lease_ms));
     }
 
-    /// Milliseconds until no leader can go by a lease from here.
+    /// Milliseconds until no leader can rely on a lease from this member.
     pub fn left(&self, now: u64) -> u64 {
         self.until.saturating_sub(now)
     }
 }
 
-/// A tenth more, and a moment: the leader's clock may go slower than this one.
+/// Adds a tenth and a moment: the leader's clock may run slower than this one.
 fn widened(lease_ms: u64) -> u64 {
     lease_ms + lease_ms / 10 + 20
 }

@@ -4,22 +4,22 @@
 //!
 //! # The rules
 //!
-//! 1. A leader appends records of its epoch only, and each epoch has one leader: the controller says which. So two logs that
+//! 1. A leader appends only records of its epoch, and each epoch has one leader: the controller chooses it. So two logs that
 //!    have a record of one epoch at one place are equal up to there ([`handshake`]).
-//! 2. A record is *confirmed* when every member of the in-sync set has it on disk, or a majority of it where the group says
-//!    so ([`InSyncTracker::confirmed`]). Only the controller changes the set, and only from a version that the leader knows. While a
-//!    change is under way, what counts is what both sets say.
-//! 3. Only members of the in-sync set are elected. So a new leader has what was confirmed; with a majority rule the
-//!    controller hears enough of them to find the one that has it.
-//! 4. A new leader refuses the records of earlier epochs, and begins its leadership with a record of the new one. Nothing
-//!    of before is confirmed again until the set has that record.
-//! 5. A member says with every answer to a ping that it has promised nothing to a later epoch. A leader that has heard
-//!    that of all members of the set within a lease is the only one ([`InSyncTracker::lease_until`]); a new leader waits until
-//!    the leases that it granted have ended ([`LeaseGrants`]). Both clocks are monotonic; a tenth of a lease is allowed for the
+//! 2. A record is *confirmed* when every member of the in-sync set has it on disk, or a majority of the set where the group's rule
+//!    allows it ([`InSyncTracker::confirmed`]). Only the controller changes the set, and only from a version that the leader knows.
+//!    While a change is under way, a record is confirmed when both sets confirm it.
+//! 3. Only members of the in-sync set are elected. So a new leader has every confirmed record; with a majority rule the
+//!    controller hears enough of them to find the member that has it.
+//! 4. A new leader refuses the records of earlier epochs, and begins its leadership with a record of the new one. No
+//!    earlier record is newly confirmed until the set has that record.
+//! 5. With every answer to a ping, a member states that it has promised nothing to a later epoch. A leader that has heard this
+//!    from all members of the set within a lease is the only one ([`InSyncTracker::lease_until`]); a new leader waits until the
+//!    leases that it granted have ended ([`LeaseGrants`]). Both clocks are monotonic; a tenth of a lease is allowed for the
 //!    difference of their speeds.
-//! 6. A member remembers up to where it heard that its log was confirmed, and cuts nothing before that, whatever leader was elected,
-//!    unless an operator accepted the loss ([`ConfirmedMark`]). No election that goes by these rules asks for such a cut; a controller
-//!    that lost what it decided may.
+//! 6. A member remembers up to where its log is confirmed, and never cuts before that, whichever leader was elected, unless an
+//!    operator accepted the loss ([`ConfirmedMark`]). No election by these rules requires such a cut; a controller that lost its
+//!    decisions may.
 //!
 //! # Elect
 //!

@@ -1,5 +1,5 @@
 //! Breaking the decisions on purpose, with the switches of kerolox-log. Without the feature `sabotage` this crate depends on nothing,
-//! and every question is answered with a constant no.
+//! and every switch is a constant `false`.
 
 #[cfg(feature = "sabotage")]
 pub(crate) use kerolox_log::sabotage::is;

@@ -23,7 +23,7 @@ fn main() {
     for file in std::fs::read_dir(&index).expect("an index") {
         let file = file.expect("an entry");
         let name = file.file_name().to_string_lossy().into_owned();
-        // The rest (options, messages, an empty log) is no part of the data, and large.
+        // The other files (options, messages, an empty log) are not data, and large.
         if name == "CURRENT" || name.starts_with("MANIFEST-") || name.ends_with(".sst") {
             std::fs::copy(file.path(), Path::new(&out).join(name)).expect("copied");
         }

@@ -1,8 +1,8 @@
 //! The index on RocksDB. The only crate that links RocksDB, so that everything else builds and tests without it.
 //!
-//! The write-ahead log of RocksDB is off: the commit log is the truth, and what a crash takes from the index is applied
-//! again. What remains must be a prefix of the batches written, with all families at the same point; atomic flushes
-//! over all column families see to that.
+//! The write-ahead log of RocksDB is off: the commit log is the truth, and entries that a crash takes from the index
+//! are applied again. The rest must be a prefix of the written batches, with all families at one point; atomic flushes
+//! over all column families ensure that.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -15,33 +15,33 @@ use rocksdb::{
 };
 use tempfile::TempDir;
 
-/// Bytes of changes that RocksDB keeps in memory before it writes them to a file. It bounds what has to be applied again
-/// after a crash: index entries are much smaller than the records that they stand for.
+/// Bytes of changes that RocksDB keeps in memory before it writes them to a file. It bounds the records to apply again
+/// after a crash: index entries are much smaller than their records.
 const WRITE_BUFFER_BYTES: usize = 16 << 20;
 
-/// Files of one size that are compacted together; more make reading slower, fewer make writing more.
+/// Files of one size that are compacted together; more of them slow reads, fewer of them increase writes.
 const FILES_TO_COMPACT: i32 = 8;
 
-/// Bits of a Bloom filter for each key: one in a hundred look-ups of what is not there reads a file.
+/// Bits of a Bloom filter for each key: one in a hundred look-ups of an absent key reads a file.
 const BLOOM_BITS: f64 = 10.0;
 
-/// The file system in memory that every Linux has.
+/// The in-memory file system that every Linux has.
 const MEMORY: &str = "/dev/shm";
 
-/// What the system says of files that are gone, and of places that a device cannot read. Other failures of files, such as a full disk
-/// and too many open files, are over when their cause is.
+/// Error texts of the system for missing files and unreadable places. Other file errors, such as a full disk and too many open files,
+/// pass with their cause.
 const DAMAGED_FILES: [&str; 3] = ["No such file or directory", "Not a directory", "Input/output error"];
 
-/// Descriptors that are kept for files of the index: a RocksDB that cannot open one for what it has in memory writes nothing any
-/// more until it is opened again. What it can read it has open: a look-up needs none.
+/// Spare descriptors for files of the index: a RocksDB that cannot open a file for its data in memory writes nothing until it is
+/// opened again. Files that it reads are open already: a look-up needs no descriptor.
 const SPARE_FILES: usize = 64;
 
-/// What the spare descriptors are open on.
+/// The file that the spare descriptors are open on.
 const NOTHING: &str = "/dev/null";
 
 /// An index store in a folder.
 pub struct RocksKv {
-    /// None when it was closed.
+    /// The database; none after it was closed.
     db: RwLock<Option<DB>>,
     path: PathBuf,
     /// See [`SPARE_FILES`].
@@ -53,7 +53,7 @@ impl RocksKv {
     ///
     /// # Errors
     /// [`KvError`] with RocksDB's own text: [`KvError::Damaged`] when only [`remove`] helps, [`KvError::Failed`] for instance when another
-    /// process has it open.
+    /// process has the store open.
     pub fn open(path: &Path) -> Result<Self, KvError> {
         if path.exists() && !path.is_dir() {
             return Err(KvError::Damaged("there is no folder, but a file in its place".to_owned()));
@@ -91,8 +91,8 @@ impl RocksKv {
         Ok(Self { db: RwLock::new(Some(db)), path: path.to_owned(), spare: Mutex::default() })
     }
 
-    /// Gives all spare descriptors up when there are no others: what is written next may make RocksDB need them, on threads of its
-    /// own. They are taken back when there are many.
+    /// Releases all spare descriptors when few others are left: RocksDB may need them for the next write, on threads of its own.
+    /// They are taken back when many are free.
     fn keep_descriptors(&self) {
         let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
         if spare.len() == SPARE_FILES {
@@ -105,7 +105,7 @@ impl RocksKv {
         }
     }
 
-    /// Ends the use of the files, when calls under way are done; later ones fail. Blocks.
+    /// Closes the files after running calls have ended; later calls fail. Blocks.
     pub fn close(&self) {
         drop(self.db.write().unwrap_or_else(PoisonError::into_inner).take());
     }
@@ -121,7 +121,7 @@ impl RocksKv {
     }
 }
 
-/// Removes a store that nobody has open, so that opening it makes an empty one.
+/// Removes a store that no process has open, so that opening it creates an empty one.
 ///
 /// # Errors
 /// [`KvError::Failed`] when a file cannot be removed.
@@ -138,15 +138,15 @@ fn family_of(db: &DB, family: KeyFamily) -> &ColumnFamily {
     db.cf_handle(family.name()).expect("every family is opened with the store")
 }
 
-/// RocksDB begins that many threads for each family, whether or not they have a file to open: for a few files that takes longer
-/// than it spares.
+/// Threads for opening files. RocksDB starts that many for each family, even without files to open: for a few files that takes
+/// longer than it saves.
 fn opening_threads(path: &Path) -> i32 {
     const MANY_FILES: usize = 256;
     let files = std::fs::read_dir(path).map_or(0, Iterator::count);
     if files < MANY_FILES { 1 } else { 16 }
 }
 
-/// How many files the process may still open, as far as the system tells.
+/// Number of files that the process may still open, if the system reports it.
 fn free_descriptors() -> Option<usize> {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
@@ -173,8 +173,8 @@ fn is_blank(path: &Path) -> bool {
     }
 }
 
-/// Begins an index. RocksDB makes column families one after the other and syncs several files for each; made in memory, and with
-/// what counts of it copied to where it is to lie, that is a tenth of the time.
+/// Creates an index. RocksDB creates column families one by one and syncs several files for each; creating them in memory and
+/// copying the relevant files to their place takes a tenth of the time.
 fn begin(path: &Path) -> Result<(), KvError> {
     let folder_failed = |error: std::io::Error| KvError::Failed(format!("beginning it: {error}"));
     let made = in_memory()?;
@@ -186,7 +186,7 @@ fn begin(path: &Path) -> Result<(), KvError> {
     File::open(parent).and_then(|parent| parent.sync_all()).map_err(folder_failed)
 }
 
-/// Copies the files of an index that holds nothing, durably.
+/// Copies the files of an empty index, durably.
 fn copy_index(from: &Path, to: &Path) -> std::io::Result<()> {
     if to.exists() {
         std::fs::remove_dir_all(to)?;
@@ -195,7 +195,7 @@ fn copy_index(from: &Path, to: &Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;
         let name = entry.file_name();
-        // The rest is made anew with each start.
+        // The other files are created anew at each start.
         if ["CURRENT", "MANIFEST"].iter().any(|counts| name.to_string_lossy().starts_with(counts)) {
             std::fs::copy(entry.path(), to.join(&name))?;
             File::open(to.join(&name))?.sync_all()?;
@@ -204,7 +204,7 @@ fn copy_index(from: &Path, to: &Path) -> std::io::Result<()> {
     File::open(to)?.sync_all()
 }
 
-/// A folder in memory, for as long as it is held.
+/// A folder in memory that exists as long as the returned handle.
 fn in_memory() -> Result<TempDir, KvError> {
     let name = &mut tempfile::Builder::new();
     name.prefix("kerolox-index-");
@@ -212,9 +212,9 @@ fn in_memory() -> Result<TempDir, KvError> {
     folder.map_err(|error| KvError::Failed(format!("a folder in memory for the index: {error}")))
 }
 
-/// Where RocksDB keeps the log that it insists on: in memory, for as long as it takes to open the store; then the file has no name
-/// any more. On a disk that is full for a while that log kills the process: a line that was lost leaves the file's writer in a state that
-/// an assertion of Debian's build forbids, at the next line or when the store is closed. Errors come with the calls.
+/// Puts RocksDB's unavoidable log file in memory while the store is opened; afterwards the file has no name any more. On a temporarily
+/// full disk that log kills the process: a lost line leaves the file's writer in a state that an assertion of Debian's build forbids, at
+/// the next line or when the store is closed. Errors are returned by the calls.
 fn quiet(options: &mut Options) -> Result<TempDir, KvError> {
     let folder = in_memory()?;
     options.set_db_log_dir(folder.path());
@@ -225,8 +225,8 @@ fn quiet(options: &mut Options) -> Result<TempDir, KvError> {
     Ok(folder)
 }
 
-/// Families whose keys come from all over their range with every flush are compacted when several files of one size have
-/// come together: moving each of them through all levels would write everything much more often.
+/// Families whose flushed keys cover their whole range are compacted when several files of one size exist: moving each
+/// of them through all levels would rewrite everything much more often.
 fn family_options(family: KeyFamily) -> Options {
     let mut options = Options::default();
     options.set_write_buffer_size(WRITE_BUFFER_BYTES);
@@ -234,7 +234,7 @@ fn family_options(family: KeyFamily) -> Options {
         options.set_compaction_style(DBCompactionStyle::Universal);
         options.set_level_zero_file_num_compaction_trigger(FILES_TO_COMPACT);
     }
-    // Nearly every look-up there is for a key that is not there.
+    // Nearly every look-up in this family is for an absent key.
     if family == KeyFamily::Dedup {
         let mut tables = BlockBasedOptions::default();
         tables.set_bloom_filter(BLOOM_BITS, false);
@@ -270,7 +270,7 @@ impl Kv for RocksKv {
             let mut pairs = db.raw_iterator_cf(family_of(db, family));
             pairs.seek_for_prev(at);
             if !pairs.key().is_some_and(|key| key.starts_with(prefix)) {
-                // Nothing before it, or something that cannot be read.
+                // No key is before it, or an entry cannot be read.
                 pairs.status()?;
                 pairs.seek(at);
             }
@@ -306,8 +306,8 @@ impl Kv for RocksKv {
         })
     }
 
-    /// Making a checkpoint is the one way to flush all column families at one point that this version of the bindings
-    /// offers; the checkpoint itself, a folder of links, is thrown away.
+    /// Making a checkpoint is the only way that this version of the bindings offers to flush all column families at one
+    /// point; the checkpoint itself, a folder of links, is thrown away.
     fn persist(&self) -> Result<(), KvError> {
         let path = self.path.with_extension("flush");
         if path.exists() {
@@ -329,7 +329,7 @@ fn delete_prefix(
         batch.delete_range_cf(cf, prefix, &end);
         return Ok(());
     }
-    // Nothing sorts behind every key with this prefix: remove up to the last key, and that one too.
+    // No bound sorts behind every key with this prefix: remove up to the last key, and that one too.
     let last = db.iterator_cf(cf, IteratorMode::End).next().transpose()?;
     if let Some((last, _)) = last.filter(|(last, _)| last.starts_with(prefix)) {
         batch.delete_range_cf(cf, prefix, &last);
@@ -338,7 +338,7 @@ fn delete_prefix(
     Ok(())
 }
 
-/// The smallest byte string that is greater than everything that begins with `prefix`.
+/// The smallest byte string that is greater than every key with `prefix`.
 fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
     let mut end = prefix[..=last].to_vec();
@@ -346,12 +346,12 @@ fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
     Some(end)
 }
 
-/// What RocksDB says of the store at `path`, without where that is.
+/// RocksDB's error for the store at `path`, without the path.
 fn failed(path: &Path, error: &rocksdb::Error) -> KvError {
     let text = error.as_ref().replace(&format!("{}/", path.display()), "");
     let text = text.replace(&path.display().to_string(), "the index folder");
     let is_damaged = match error.kind() {
-        // The second one: files of another version, which has families that this one does not know.
+        // The second kind: files of another version, with families that this one does not know.
         ErrorKind::Corruption | ErrorKind::InvalidArgument | ErrorKind::NotFound => true,
         ErrorKind::IOError => DAMAGED_FILES.iter().any(|said| text.contains(said)),
         _ => false,
@@ -369,7 +369,7 @@ mod tests {
         kerolox_store::kv::check_contract(&RocksKv::open(folder.path()).expect("opens"));
     }
 
-    /// A crash may have come in between, and the folder may be there already.
+    /// A crash may have come in between, and the folder may exist already.
     #[test]
     fn an_index_is_begun_over_what_an_interrupted_start_left() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -394,7 +394,7 @@ mod tests {
         let kv = RocksKv::open(&folder.path().join("index")).expect("opens");
         kv.write(vec![WriteOp::Put(KeyFamily::State, b"k".to_vec(), b"v".to_vec())]).expect("writes");
         kv.persist().expect("persists");
-        // A copy of the files as they are now is what a crash would leave.
+        // A copy of the current files is what a crash would leave.
         let copy = folder.path().join("copy");
         std::fs::create_dir(&copy).expect("created");
         for file in std::fs::read_dir(folder.path().join("index")).expect("listed") {

@@ -1,4 +1,4 @@
-//! An index whose files were damaged: it says so, or what it shows is sound; in no case does it end the process.
+//! An index with damaged files: it reports the damage, or its content is sound; it never ends the process.
 
 use std::fs;
 use std::path::Path;
@@ -6,9 +6,9 @@ use std::path::Path;
 use kerolox_rocks::RocksKv;
 use kerolox_store::kv::{KeyFamily, KeyValue, Kv, KvError, WriteOp};
 
-/// Places of each file that are damaged, one after the other.
+/// Damaged places of each file, one after the other.
 const PLACES: usize = 5;
-/// Times that the index was made durable.
+/// Number of times that the index was made durable.
 const PERSISTED: u32 = 4;
 
 fn put(round: u32) -> Vec<WriteOp> {
@@ -44,7 +44,7 @@ fn read(path: &Path) -> Result<Vec<KeyValue>, KvError> {
     Ok(found)
 }
 
-/// Nothing, or what one round wrote, whole.
+/// Empty, or the complete writes of one round.
 fn is_sound(found: &[KeyValue]) -> bool {
     let round = found.first().map(|(_, value)| value.clone());
     found.is_empty() || (found.len() == 150 && found.iter().all(|(_, value)| Some(value) == round.as_ref()))
@@ -52,7 +52,7 @@ fn is_sound(found: &[KeyValue]) -> bool {
 
 #[test]
 fn damaged_files_are_noticed_or_do_not_matter() {
-    // In memory: there is nothing to see of a disk.
+    // In memory: the test does not concern the disk.
     let folder = tempfile::tempdir_in("/dev/shm").expect("a folder");
     let whole = folder.path().join("whole");
     make(&whole);

@@ -1,4 +1,4 @@
-//! A process that has used up its descriptors: the index has some of its own.
+//! A process without free descriptors: the index has spare ones.
 
 use std::fs::File;
 
@@ -10,7 +10,7 @@ fn put(number: u32, bytes: usize) -> Vec<WriteOp> {
     vec![WriteOp::Put(KeyFamily::State, number.to_be_bytes().to_vec(), vec![7; bytes])]
 }
 
-/// Everything that can be opened.
+/// Opens files until no descriptor is left.
 fn use_up_descriptors() -> Vec<File> {
     std::iter::from_fn(|| File::open("/dev/null").ok()).collect()
 }
@@ -24,7 +24,7 @@ fn an_index_is_written_when_connections_have_used_up_all_other_descriptors() {
     kv.write(put(0, 1000)).expect("writes");
     kv.persist().expect("persists");
     let taken = use_up_descriptors();
-    // More than fits into memory: it has to be written to files.
+    // More than fits into memory, so that it has to be written to files.
     for number in 1..80 {
         kv.write(put(number, 1 << 20)).expect("writes");
     }

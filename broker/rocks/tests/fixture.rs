@@ -14,7 +14,7 @@ fn fixtures() -> PathBuf {
     PathBuf::from("../store/fixtures/v1")
 }
 
-/// What a store shows of a copy of the fixture's log, with the index in `index`.
+/// The content of a store on a copy of the fixture's log, with the index in `index`.
 fn show(data: &Path, index: &Path) -> String {
     contents::copy(&fixtures().join("log"), &data.join("log"));
     let folder = Arc::new(OsFolder::create(&data.join("log")).expect("the copy"));
@@ -34,8 +34,8 @@ fn without_an_index_it_is_made_from_the_log() {
     assert_eq!(show(data.path(), &index), expected(), "the second time it is there");
 }
 
-/// When the index gets another version, this one is thrown away and made anew: then the first check goes, and the second
-/// stays.
+/// When the index gets another version, this one is thrown away and made anew: then the first check is dropped, and the
+/// second stays.
 #[test]
 fn an_index_of_version_3_is_taken_up() {
     let data = tempfile::tempdir().expect("a folder");

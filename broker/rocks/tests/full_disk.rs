@@ -1,5 +1,5 @@
-//! A disk that is full for a while: the index says so, and neither dies of it nor stays broken. Mounts a small file system, so it needs
-//! to be root.
+//! A temporarily full disk: the index reports it, and neither crashes nor stays broken. Mounts a small file system, so it needs to be
+//! root.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use kerolox_rocks::RocksKv;
 use kerolox_store::kv::{KeyFamily, Kv, WriteOp};
 
-/// Longest that it may take until the index can be written again, once there is room.
+/// Maximum time until the index can be written again, once there is space.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A file system of 512 MiB.
@@ -24,7 +24,7 @@ impl SmallDisk {
         Self(at.to_owned())
     }
 
-    /// Takes every byte that is left.
+    /// Uses up the remaining space.
     fn fill(&self) {
         let mut file = File::create(self.0.join("filler")).expect("created");
         for size in [1 << 20, 1 << 12, 1] {
@@ -58,7 +58,7 @@ fn an_index_outlives_a_disk_that_was_full() {
     disk.fill();
     kv.write(put(1)).expect("it is in memory");
     assert!(kv.persist().is_err(), "there is no room");
-    // Longer than between two looks of RocksDB at its statistics, were it to make them.
+    // Longer than RocksDB's interval for statistics, if it collected them.
     std::thread::sleep(Duration::from_secs(3));
     disk.make_room();
     let since = Instant::now();
@@ -66,11 +66,11 @@ fn an_index_outlives_a_disk_that_was_full() {
         assert!(since.elapsed() < PATIENCE, "there is room, and still: {error}");
         std::thread::sleep(Duration::from_millis(200));
     }
-    // It is full again, and closed.
+    // The disk is full again, and the index closed.
     disk.fill();
     kv.write(put(3)).expect("it is in memory");
     drop(kv);
-    // And opened again, which needs room: that is an error, not the end of the process.
+    // Opening it again needs space: that is an error, not the end of the process.
     let full = RocksKv::open(&path);
     drop(full);
     disk.make_room();

@@ -10,22 +10,22 @@ use crate::delivery::AutoGroups;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct GroupsConfig {
-    /// Whether a group comes into being when it first receives.
+    /// Whether a group is created when it first receives.
     pub auto_create: bool,
-    /// No group comes into being by itself on a broker that has so many.
+    /// Number of groups on the broker at which automatic creation stops.
     pub auto_create_max: usize,
-    /// How many one client may have made by itself.
+    /// Maximum number of groups that one client may create automatically.
     pub auto_create_max_per_client: usize,
-    /// Most members of all broadcast groups: each has a cursor of its own.
+    /// Maximum number of members of all broadcast groups: each has its own cursor.
     pub members_max: usize,
-    /// How long the cursor of a member of a broadcast group is kept that does not receive any more. Clients whose id changes
-    /// with every start leave one behind each time.
+    /// How long the cursor of a broadcast group's member is kept after its last receive. Clients whose id changes with every
+    /// start leave a cursor behind each time.
     pub member_expiry: TimeSpan,
-    /// How long a message stays at a time with a consumer that has it renewed (push consumers of the SDKs do). When the time is
-    /// over and the consumer lives, it begins again, for three hours at the most.
+    /// Length of one lease of a consumer that has its leases renewed (as push consumers of the SDKs do). A lease that ends
+    /// while the consumer lives is renewed, for three hours at the most.
     pub auto_renew: TimeSpan,
-    /// After a start or an election, members of groups have so long to connect again: until then, messages that no known member
-    /// wants are not passed over, but wait, in topics that were there before.
+    /// Time for members of groups to reconnect after a start or an election: until then, messages that no known member wants
+    /// are held instead of passed over, in topics that existed before.
     pub gather_time: TimeSpan,
 }
 
@@ -44,7 +44,7 @@ impl Default for GroupsConfig {
 }
 
 impl GroupsConfig {
-    /// How consumer groups come into being.
+    /// Rules for the automatic creation of consumer groups.
     pub(crate) fn auto_groups(&self) -> AutoGroups {
         AutoGroups {
             is_on: self.auto_create,

@@ -13,7 +13,7 @@ pub struct LimitsConfig {
     pub max_body_bytes: ByteSize,
     /// Largest sum of property keys and values, tag and keys.
     pub max_properties_bytes: ByteSize,
-    /// Most user properties of a message.
+    /// Maximum number of user properties of a message.
     pub max_properties: usize,
     /// How far ahead a delivery time may lie. Ten years, so that a time in the wrong unit is noticed; RocketMQ allows `24h`. A topic
     /// can have a lower limit (`mqadmin updateTopic -a +limits.max-delay=24h`).
@@ -32,7 +32,7 @@ impl Default for LimitsConfig {
 }
 
 impl LimitsConfig {
-    /// Limits for messages, as the core wants them.
+    /// The limits in the core's form.
     pub fn publish_limits(&self) -> PublishLimits {
         PublishLimits {
             body_bytes_max: self.max_body_bytes.as_usize(),

@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct LiteConfig {
-    /// Most lite topics below one topic. Each takes some 150 bytes of memory.
+    /// Maximum number of lite topics below one topic. Each takes some 150 bytes of memory.
     pub max_topics: u64,
-    /// Most subscriptions to lite topics, of all clients together (RocketMQ's default).
+    /// Maximum number of subscriptions to lite topics, of all clients together (RocketMQ's default).
     pub max_subscriptions: usize,
-    /// How often lite topics that expired are looked for.
+    /// Interval between searches for expired lite topics.
     pub check_interval: TimeSpan,
 }
 

@@ -10,15 +10,15 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub struct LogConfig {
     /// Size of a segment file.
     pub segment_size: ByteSize,
-    /// Room on the disk is reserved ahead of the log's end, so much at a time. Some of it, 8 MiB at the most, is left to
-    /// acknowledgements and decisions when the disk is full.
+    /// Space on the disk is reserved ahead of the log's end in steps of this size. A part of it, 8 MiB at the most, is
+    /// left for acknowledgements and decisions when the disk is full.
     pub preallocation: ByteSize,
     /// Bytes that may wait for the disk before senders are told to slow down.
     pub max_waiting_bytes: ByteSize,
     /// What an acknowledgement waits for: the disk, or the system's page cache. A topic can have its own setting
     /// (`mqadmin updateTopic -a +flush=async`).
     pub flush: FlushMode,
-    /// With `async`: how long a record may stay without a sync, which is what a power cut may take.
+    /// With `async`: how long a record may stay without a sync, and so the time span that a power cut may take.
     pub flush_interval: TimeSpan,
     /// The newest messages are kept in memory, up to this size, and read from there.
     pub tail_size: ByteSize,
@@ -54,7 +54,7 @@ impl Default for LogConfig {
 }
 
 impl LogConfig {
-    /// The flush mode, as the core wants it.
+    /// The flush mode in the core's form.
     pub fn flush(&self) -> FlushRequirement {
         match self.flush {
             FlushMode::Sync => FlushRequirement::Sync,

@@ -1,4 +1,4 @@
-//! Configuration of the broker, a file for each section that is its own.
+//! Configuration of the broker, one file for each section of its own.
 
 mod groups;
 mod limits;
@@ -38,10 +38,10 @@ pub use transaction::TransactionConfig;
 /// Prefix of the environment variables, as in `KEROLOX_BROKER__TRANSACTION__CHECK_INTERVAL`.
 pub const ENV_PREFIX: &str = "KEROLOX_BROKER";
 
-/// Largest `timers.batch`: a record of so many positions stays below a mebibyte.
+/// Largest `timers.batch`: a record of this many positions stays below a mebibyte.
 const TIMERS_BATCH_MAX: usize = 100_000;
 
-/// Everything that can be configured, with its defaults.
+/// All settings, with their defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct BrokerConfig {
@@ -56,13 +56,13 @@ pub struct BrokerConfig {
     pub standalone: bool,
     /// `host:port` to listen on; port 0 takes any free one.
     pub listen: String,
-    /// Host that clients are told, when it is not the one listened on: for Docker, NAT and load balancers.
+    /// Host that clients are told, if it differs from the listen address: for Docker, NAT and load balancers.
     pub advertise: String,
     /// Folder for the log and its index.
     pub data: PathBuf,
     /// The commit log.
     pub log: LogConfig,
-    /// How long and how much is kept.
+    /// Limits of age and size.
     pub retention: RetentionConfig,
     /// Half messages.
     pub transaction: TransactionConfig,
@@ -122,7 +122,7 @@ impl Default for BrokerConfig {
 }
 
 impl BrokerConfig {
-    /// Checks what the types alone cannot.
+    /// Checks the values beyond their types.
     ///
     /// # Errors
     /// A sentence that names the key and says what to set.
@@ -180,7 +180,7 @@ impl BrokerConfig {
         Ok(())
     }
 
-    /// Whether topics come into being with their first message.
+    /// Whether topics are created with their first message.
     pub fn auto_creates(&self) -> bool {
         match self.topics.auto_create {
             AutoCreate::On => true,
@@ -189,7 +189,7 @@ impl BrokerConfig {
         }
     }
 
-    /// When messages may be delivered, as the core wants it.
+    /// Limits of delivery times in the core's form.
     pub fn delay_policy(&self) -> DelayPolicy {
         DelayPolicy {
             max_ms: self.limits.max_delay.as_millis(),
@@ -197,7 +197,7 @@ impl BrokerConfig {
         }
     }
 
-    /// How long and how much is kept.
+    /// Limits of age and size in the core's form.
     pub fn retention_limits(&self) -> RetentionLimits {
         let or = |size: ByteSize, otherwise: u64| if size.bytes() == 0 { otherwise } else { size.bytes() };
         let segment = self.log.segment_size.bytes();

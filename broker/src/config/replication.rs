@@ -12,23 +12,26 @@ pub struct ReplicationConfig {
     /// How many members hold a record on their disks before it is acknowledged: all in sync, a majority of those (quorum), or the
     /// master alone. A topic can have its own choice (`mqadmin updateTopic -a +replicas=master`).
     pub acks: ReplicaChoice,
-    /// Members that have to be in sync, the master included; with fewer, what is to be kept is refused.
+    /// Members that have to be in sync, the master included; with fewer, sends and other records that must not be lost
+    /// are refused.
     pub min_in_sync: usize,
-    /// A slave that has not held everything for so long leaves the in-sync set; until then acknowledgements wait for it.
+    /// A slave that has not held everything for this long leaves the in-sync set; until then acknowledgements wait for
+    /// it.
     pub slave_timeout: TimeSpan,
-    /// How long a master is sure of its reign after it has heard of its slaves. One that is elected waits for as long.
+    /// How long a master is sure of its reign after it last heard from its slaves. A newly elected one waits for as
+    /// long.
     pub lease: TimeSpan,
-    /// How long an acknowledgement may wait for slaves before the client is told that it did not come.
+    /// How long an acknowledgement may wait for slaves before the client is told that the outcome is unknown.
     pub ack_timeout: TimeSpan,
     /// How often a broker reports to the controller.
     pub report_interval: TimeSpan,
-    /// How long a broker that is stopped takes at the most to hand its reign over.
+    /// Maximum time that a stopping broker takes to hand its reign over.
     pub hand_over_timeout: TimeSpan,
-    /// Read messages that are not in the master's memory any more at a slave, so that consumers that lag far behind do not keep
-    /// the master's disk busy; by leases and acknowledgements they are still the master's. Damaged messages are read at slaves
-    /// in any case.
+    /// Read messages that are no longer in the master's memory at a slave, so that consumers with a long backlog do not keep
+    /// the master's disk busy; leases and acknowledgements stay with the master. Damaged messages are read at slaves in any
+    /// case.
     pub slave_reads: bool,
-    /// `host:port` at which the other members of the group reach this one, if it is not where clients do.
+    /// `host:port` at which the other members of the group reach this one, if it differs from the address for clients.
     pub advertise: String,
 }
 
@@ -67,7 +70,7 @@ impl Default for ReplicationConfig {
 }
 
 impl ReplicationConfig {
-    /// How many members hold a record before it is acknowledged, as the core wants it.
+    /// The requirement in the core's form.
     pub fn replicas(&self) -> ReplicaRequirement {
         match self.acks {
             ReplicaChoice::All => ReplicaRequirement::All,

@@ -10,17 +10,18 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct TimersConfig {
-    /// Most messages that become visible with one record of the log.
+    /// Maximum number of messages that become visible with one record of the log.
     pub batch: usize,
-    /// Most messages that become visible in a second, so that a burst (all that came due while the broker was down, or
-    /// at a full hour) leaves room for sends and deliveries; 0 means as many as there are.
+    /// Maximum number of messages that become visible per second, so that a burst (all messages that came due while the
+    /// broker was down, or at a full hour) leaves capacity for sends and deliveries; 0 means no limit.
     pub max_per_second: u64,
-    /// Delays of the classic levels from 1 on, which a message asks for with the user property `DELAY`.
+    /// Delays of the classic levels from 1 on, which a message requests with the user property `DELAY`.
     #[serde(deserialize_with = "span_list")]
     pub delay_levels: Vec<TimeSpan>,
     /// A step of the wall clock ahead of the monotonic clock by more than this is doubted.
     pub clock_leap: TimeSpan,
-    /// So long: what is due, or too old to be kept, only by the step waits, and the health checks tell of it.
+    /// Grace period: messages that are due or expired only because of the step are held back, and health checks report
+    /// it.
     pub clock_grace: TimeSpan,
 }
 
@@ -37,7 +38,7 @@ impl Default for TimersConfig {
 }
 
 impl TimersConfig {
-    /// When the wall clock is doubted, as the core wants it.
+    /// Limits of the clock guard in the core's form.
     pub fn clock_policy(&self) -> ClockPolicy {
         ClockPolicy {
             leap_ms: i64::try_from(self.clock_leap.as_millis()).unwrap_or(i64::MAX),
@@ -45,7 +46,7 @@ impl TimersConfig {
         }
     }
 
-    /// How fast scheduled messages become visible, as the core wants it.
+    /// Rate limits in the core's form.
     pub fn pace(&self) -> TimerPace {
         TimerPace { batch: self.batch, per_second: self.max_per_second }
     }

@@ -7,14 +7,14 @@ use serde::{Deserialize, Deserializer, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct TopicsConfig {
-    /// Queues of a new topic that does not say.
+    /// Number of queues of a new topic, unless specified.
     pub default_queues: u32,
-    /// Whether a topic comes into being with the first message that is sent to it, with `default-queues` queues and for
-    /// messages of that type. Parents of lite topics never do.
+    /// Whether a topic is created with the first message sent to it, with `default-queues` queues and for messages of
+    /// that type. Parents of lite topics never are.
     pub auto_create: AutoCreate,
-    /// No topic comes into being by itself on a broker that has so many.
+    /// Number of topics on the broker at which automatic creation stops.
     pub auto_create_max: usize,
-    /// How many one client may have made by itself.
+    /// Maximum number of topics that one client may create automatically.
     pub auto_create_max_per_client: usize,
 }
 
@@ -29,15 +29,15 @@ impl Default for TopicsConfig {
     }
 }
 
-/// Whether topics come into being with their first message.
+/// Whether topics are created with their first message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AutoCreate {
-    /// They do.
+    /// They are.
     On,
-    /// They are made by administrators.
+    /// Only administrators create topics.
     Off,
-    /// They do on a broker that is its own nameserver.
+    /// They are on a broker that is its own nameserver.
     Standalone,
 }
 

@@ -12,21 +12,21 @@ use crate::tasks::check_back::WebhookHost;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct TransactionConfig {
-    /// From storing the half message to the first check, unless the message asks for more.
+    /// Time from storing a half message to its first check, unless the message asks for more.
     pub first_check: TimeSpan,
-    /// Between checks.
+    /// Time between checks.
     pub check_interval: TimeSpan,
-    /// Checks that reach a producer before the half message is parked until somebody settles it.
+    /// Checks that reach a producer before the half message is parked until an administrator settles it.
     pub check_max: u32,
     /// Age at which an undecided half message is parked, however few checks reached a producer.
     pub max_age: TimeSpan,
-    /// File with the key that requests to webhooks are signed with; without it `webhook-secret` in the data folder, which
-    /// the broker makes.
+    /// File with the key for signing requests to webhooks; without it `webhook-secret` in the data folder, which the
+    /// broker creates.
     pub webhook_secret_file: Option<PathBuf>,
     /// How long a webhook may take to answer.
     pub webhook_timeout: TimeSpan,
-    /// Where webhooks may be, which anybody who may create a topic names: `public` (all addresses of the Internet),
-    /// addresses, networks as in 10.1.0.0/16, and host names. An empty list: nowhere.
+    /// Hosts that webhooks may be on, since any client that may create a topic can name one: `public` (all addresses of
+    /// the Internet), addresses, networks as in 10.1.0.0/16, and host names. An empty list allows none.
     #[serde(deserialize_with = "webhook_hosts")]
     pub webhook_allow: Vec<WebhookHost>,
 }
@@ -45,14 +45,14 @@ impl Default for TransactionConfig {
     }
 }
 
-/// Where webhooks may be, as a list, or as one text with commas between the entries.
+/// Allowed webhook hosts, as a list, or as one text with commas between the entries.
 fn webhook_hosts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<WebhookHost>, D::Error> {
     let entries = comma_list(deserializer)?;
     entries.iter().map(|entry| entry.parse().map_err(serde::de::Error::custom)).collect()
 }
 
 impl TransactionConfig {
-    /// When half messages are checked, as the core wants it.
+    /// Limits of check-backs in the core's form.
     pub fn check_policy(&self) -> CheckPolicy {
         CheckPolicy {
             first_ms: self.first_check.as_millis(),

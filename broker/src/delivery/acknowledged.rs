@@ -1,20 +1,20 @@
-//! Who acknowledged what, and when, for administrators. The log knows only that a message is done; this is memory of the master,
-//! and goes with it.
+//! Recent acknowledgements with client and time, for administrators. The log knows only that a message is done; this is memory
+//! of the master, and is lost with it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// Acknowledgements that are remembered: some 5 MB.
+/// Number of remembered acknowledgements: some 5 MB.
 const REMEMBERED: usize = 65_536;
 
 /// A message of a group, by its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MessagePlace {
-    /// The group, or the member of a broadcast group.
+    /// Number of the group, or of the member of a broadcast group.
     pub group_id: u32,
-    /// The topic.
+    /// Number of the topic.
     pub topic_id: u32,
     /// Queue of the topic.
     pub queue: u32,
@@ -25,7 +25,7 @@ pub struct MessagePlace {
 /// An acknowledgement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AcknowledgedMessages {
-    /// Client id of who sent it.
+    /// Client id of the sender.
     pub client: Arc<str>,
     /// When it came, milliseconds since the Unix epoch.
     pub at_ms: i64,
@@ -36,10 +36,10 @@ pub struct AcknowledgedMessages {
 pub struct AckJournal(Mutex<VecDeque<(MessagePlace, AcknowledgedMessages)>>);
 
 impl AckJournal {
-    /// Notes one, and forgets the oldest when there are too many.
+    /// Records an acknowledgement, and forgets the oldest when there are too many.
     pub fn note(&self, place: MessagePlace, client: &str, at_ms: i64) {
         let mut entries = self.0.lock();
-        // They come in bursts of the same client.
+        // They come in bursts of one client.
         let last = entries.back().map(|(_, acknowledged)| &acknowledged.client);
         let client = last.filter(|last| &***last == client).cloned().unwrap_or_else(|| client.into());
         if entries.len() == REMEMBERED {

@@ -1,4 +1,4 @@
-//! Wakes subscriptions when something of theirs comes due: one timer for all of them, however many consumers wait.
+//! Wakes subscriptions with due work: one timer for all of them, however many consumers wait.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use kerolox_runtime::process::now_ms;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-/// Topic, group, and queue of a subscription to a lite topic, which others do not have.
+/// Topic, group, and, for a subscription to a lite topic, its queue.
 pub(super) type Key = (u32, u32, Option<u32>);
 
-/// When which subscription is to be woken. Cheap to clone.
+/// The time at which each subscription is to be woken. Cheap to clone.
 #[derive(Clone, Default)]
 pub(super) struct Alarm {
     inner: Arc<Inner>,
@@ -24,21 +24,21 @@ struct Inner {
 }
 
 impl Alarm {
-    /// Wakes `key` at `at_ms` instead of at `before_ms`.
+    /// Moves the time of `key` from `before_ms` to `at_ms`.
     pub(super) fn set(&self, key: Key, before_ms: Option<i64>, at_ms: i64) {
         if self.times().set(key, before_ms, at_ms) {
             self.inner.earlier.notify_one();
         }
     }
 
-    /// The next subscription whose time has come; waits for it.
+    /// Waits for the next subscription that is due.
     pub(super) async fn next(&self) -> Key {
         loop {
             let next = self.times().next(now_ms());
             match next {
                 NextWake::Due(key) => return key,
                 NextWake::Wait(ms) => {
-                    // The wall clock may jump, so nothing is waited for in one piece.
+                    // The wall clock may jump, so long waits are split.
                     let pause = Duration::from_millis(ms.unsigned_abs().min(LOOK_EVERY_MS));
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}
@@ -55,7 +55,7 @@ impl Alarm {
     }
 }
 
-/// Longest wait without a look at the wall clock.
+/// Longest wait without reading the wall clock.
 const LOOK_EVERY_MS: u64 = 1_000;
 
 #[cfg(test)]

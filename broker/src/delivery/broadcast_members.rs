@@ -1,28 +1,29 @@
-//! Members of broadcast groups: when each was last seen. They have cursors in the log, so those that stay away must go.
+//! Members of broadcast groups, with the time of their last activity. They have cursors in the log, so absent ones must
+//! be removed.
 //!
 //! # Broadcast
 //!
-//! Each client of a broadcast group consumes with a group of its own, hidden behind the name `GROUP#CLIENT`: a
-//! record with an id, whose configuration is that of its parent.
+//! Each client of a broadcast group consumes with its own group, stored under the name `GROUP#CLIENT`: a record with an
+//! id, whose configuration is that of its parent.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// Last signs of life, by group id of the member. A restart counts as one.
+/// Last activity, by group id of the member. A restart counts as activity.
 #[derive(Default)]
 pub struct BroadcastMembers {
     seen: Mutex<HashMap<u32, Instant>>,
 }
 
 impl BroadcastMembers {
-    /// A member received or acknowledged.
+    /// Records that a member received or acknowledged.
     pub fn saw(&self, id: u32, now: Instant) {
         self.seen.lock().insert(id, now);
     }
 
-    /// Which of `present` were not seen for `expiry` and are not alive; what is not present is forgotten.
+    /// The members of `present` that were not active for `expiry` and are not alive; absent ones are forgotten.
     pub fn gone(
         &self,
         present: &[(u32, &str)],
@@ -60,8 +61,8 @@ mod tests {
         assert_eq!(gone(&[(1, "a"), (2, "b"), (3, "alive")], 10), [1]);
         members.saw(1, at(11));
         assert_eq!(gone(&[(1, "a"), (2, "b"), (3, "alive")], 16), [2]);
-        assert!(gone(&[(2, "x")], 16).contains(&2), "gone until somebody removes it");
+        assert!(gone(&[(2, "x")], 16).contains(&2), "gone until it is removed");
         assert!(gone(&[], 99).is_empty());
-        assert!(gone(&[(2, "b")], 100).is_empty(), "forgotten, so it counts from anew");
+        assert!(gone(&[(2, "b")], 100).is_empty(), "forgotten, so its time begins anew");
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! # Dead letters
 //!
-//! What failed for the last time is stored once more in `%DLQ%group` (`delivery/dead.rs`), by one record that ends
-//! the original as well. `mqadmin dlqRedrive` has the original delivered to its group again
+//! A message whose last attempt failed is stored once more in `%DLQ%group` (`delivery/dead.rs`), by one record that
+//! ends the original as well. `mqadmin dlqRedrive` has the original delivered to its group again
 //! (`store/src/state/apply/progress.rs`).
 
 use std::sync::Arc;
@@ -21,13 +21,13 @@ use crate::log_client::LogClient;
 use crate::metadata::{BrokerMetadata, ChangeError};
 use crate::wire;
 
-/// A message that cannot be read now is given up again after this time: by then somebody may have mended the log.
+/// A message that cannot be read now is given up again after this time: the log may have been repaired by then.
 const UNREADABLE_AGAIN_MS: i64 = 10 * 60_000;
 
 /// Stores the dead letters of a subscription. Each is one record, which ends the delivery of the original as well.
 ///
 /// # Errors
-/// [`ProposeError`] when the log does not take them.
+/// [`ProposeError`] when the log does not accept them.
 pub(super) async fn bury(
     log: &LogClient,
     metadata: &BrokerMetadata,
@@ -39,7 +39,7 @@ pub(super) async fn bury(
         let group = index.groups.all().into_iter().find(|group| group.id == subscription.group_id());
         (group, index.topics.by_id(subscription.topic_id()))
     };
-    // Deleted in the meantime, with everything that they had to say.
+    // They were deleted in the meantime, with all their messages.
     let (Some(group), Some(topic)) = (group, topic) else { return Ok(()) };
     let dead_topic = match dead_topic(log, metadata, group.public_name()).await {
         Ok(dead_topic) => dead_topic,
@@ -100,7 +100,7 @@ async fn dead_topic(
     metadata.put_topic(&change).await.map(|(topic, _)| topic)
 }
 
-/// The message is gone: all that is left to say is that the group has done with it.
+/// The message is gone: the record only marks it as done for the group.
 fn done(group_id: u32, topic_id: u32, dead: &ExhaustedMessage) -> Record {
     let acked = vec![AckRange { start: dead.offset.get(), end: dead.offset.next().get() }];
     let progress = QueueProgress { group_id, topic_id, queue: dead.queue, acked, ..QueueProgress::default() };

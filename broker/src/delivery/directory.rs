@@ -1,4 +1,4 @@
-//! Which subscriptions are active.
+//! The active subscriptions.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ use crate::wire;
 /// Active subscriptions by topic id and group id.
 type ByTopic = HashMap<u32, HashMap<u32, Arc<TopicSubscription>>>;
 
-/// The directory of subscriptions. A subscription becomes active when its group first asks for messages of its topic.
+/// The directory of subscriptions. A subscription becomes active when its group first requests messages of its topic.
 pub struct DeliveryDirectory {
     pub(super) log: LogClient,
     metadata: BrokerMetadata,
@@ -46,27 +46,27 @@ pub struct DeliveryDirectory {
     acknowledged: AckJournal,
     auto_groups: AutoGroups,
     announcements: Arc<FilterAnnouncements>,
-    /// All members had the time to be heard of since this broker is the master.
+    /// Set once all members had time to report to this master.
     is_settled: AtomicBool,
-    /// Topics from this number on were made since: what is in them, members have not missed.
+    /// Topics from this number on are new: no member can have missed their messages.
     first_new_topic: u32,
     /// See `kerolox_core::delivery::DeliveryEngine::new`.
     lease_base: u64,
 }
 
-/// How consumer groups come into being with their first receive.
+/// Rules for the automatic creation of consumer groups.
 pub struct AutoGroups {
-    /// Whether they do.
+    /// Whether groups are created with their first receive.
     pub is_on: bool,
-    /// None does any more on a broker that has so many.
+    /// Number of groups at which automatic creation stops.
     pub max: usize,
-    /// How many each client makes.
+    /// Quota of each client.
     pub made: CreationQuota,
-    /// Most clients of all broadcast groups, each of which has a cursor of its own.
+    /// Maximum number of clients of all broadcast groups, each of which has its own cursor.
     pub members_max: usize,
 }
 
-/// Tells active subscriptions what happens in the store. It exists before the store does, because the store reports from
+/// Notifies active subscriptions of events in the store. It exists before the store does, because the store reports from
 /// its first record on.
 #[derive(Clone, Default)]
 pub struct QueueArrivals {
@@ -119,7 +119,7 @@ impl QueueArrivals {
 }
 
 impl QueueArrivals {
-    /// There is something in a lite topic, be it at work or not.
+    /// A lite topic may have messages, whether or not it is active.
     fn notice_lite(&self, topic_id: u32, queue: u32) {
         if is_lite(queue) {
             self.lites.directory.ready(topic_id, queue, None);
@@ -128,8 +128,8 @@ impl QueueArrivals {
 }
 
 impl DeliveryDirectory {
-    /// A directory whose subscriptions hear of messages through `arrivals`.
-    /// BroadcastMembers of groups are those that receive, and those in `announcements`.
+    /// A directory whose subscriptions are notified of messages through `arrivals`. Members of groups are those that
+    /// receive, and those in `announcements`.
     pub fn new(
         (log, metadata): (LogClient, BrokerMetadata),
         progress: ProgressLog,
@@ -137,7 +137,7 @@ impl DeliveryDirectory {
         announcements: Arc<FilterAnnouncements>,
         auto_groups: AutoGroups,
     ) -> Self {
-        // Microseconds: no process hands out a million leases per second for as long as it runs.
+        // Microseconds: no process issues a million leases per second for its whole life.
         let first_new_topic = log.store().state().topics.next_id();
         let lease_base = u64::try_from(now_ms()).unwrap_or(0).saturating_mul(1000);
         Self {
@@ -158,20 +158,20 @@ impl DeliveryDirectory {
         }
     }
 
-    /// Who acknowledged what since this broker is the master.
+    /// Recent acknowledgements since this broker became the master.
     pub fn acknowledged(&self) -> &AckJournal {
         &self.acknowledged
     }
 
-    /// Where subscriptions report what was done.
+    /// The log of the subscriptions' progress.
     pub fn progress(&self) -> &ProgressLog {
         &self.progress
     }
 
-    /// The consumer group of a name, created by `client` if that is allowed.
+    /// The consumer group with a name, created for `client` if that is allowed.
     ///
     /// # Errors
-    /// CONSUMER_GROUP_NOT_FOUND, FORBIDDEN for a group that may not consume, or what the log says.
+    /// CONSUMER_GROUP_NOT_FOUND, FORBIDDEN for a group that may not consume, or the log's error.
     pub async fn group(&self, name: &str, client: &str) -> Result<Arc<Group>, Refusal> {
         let present = self.log.store().state().groups.get(name);
         let group = match present {
@@ -201,7 +201,7 @@ impl DeliveryDirectory {
         let AutoGroups { max, made, .. } = &self.auto_groups;
         let refused = |why: String| {
             let text = format!(
-                "there is no consumer group {name:?}, and none is made by itself, because {why}; create it with `mqadmin updateSubGroup -g {name}`"
+                "there is no consumer group {name:?}, and none is created automatically, because {why}; create it with `mqadmin updateSubGroup -g {name}`"
             );
             Err(Refusal::new(Code::ConsumerGroupNotFound, text))
         };
@@ -223,8 +223,8 @@ impl DeliveryDirectory {
         Ok(created.map_err(|error| not_created(&error))?.0)
     }
 
-    /// The group with whose cursor `client` receives: the one of this name, or the client's own member of a broadcast
-    /// group, which is made when it does not exist.
+    /// The group whose cursor `client` uses: the one with this name, or the client's own member of a broadcast group,
+    /// which is created if it does not exist.
     ///
     /// # Errors
     /// See [`Self::group`].
@@ -274,7 +274,7 @@ impl DeliveryDirectory {
         Arc::new(Group { id, ..group.as_member(client) })
     }
 
-    /// Removes the members of broadcast groups that were not seen for `expiry`, and those whose group is gone or no
+    /// Removes the members of broadcast groups that were not active for `expiry`, and those whose group is gone or no
     /// broadcast group any more.
     pub async fn remove_members(&self, is_alive: impl Fn(&str) -> bool + Send, expiry: Duration) {
         let groups = self.log.store().state().groups.all();
@@ -322,36 +322,36 @@ impl DeliveryDirectory {
         Ok(subscription)
     }
 
-    /// Makes a subscription know all members that have announced themselves by now.
+    /// Adds all members that have announced themselves so far to a subscription.
     pub fn heed_announced(&self, subscription: &TopicSubscription, group: &Group, topic: &Topic) {
-        // The version first: what changes meanwhile is taken up next time.
+        // The version first: changes in the meantime are handled next time.
         let version = self.announcements.version();
         if subscription.is_lite() || is("announced-does-not-count") {
             return;
         }
         subscription.heed_announced(version, || {
             let announced = self.announcements.filters(&group.name, &topic.name);
-            // Who receives with one that cannot be understood is refused.
+            // A receive with a malformed filter is refused.
             announced.iter().filter_map(|filter| wire::filter(&filter.to_expression()).ok()).collect()
         });
     }
 
-    /// From now on, what no known member wants is done.
+    /// From now on, messages that no known member wants are done.
     pub fn settle(&self) {
         self.is_settled.store(true, Ordering::SeqCst);
-        // Those that become active from now on see the flag, since they look at it while they hold the lock.
+        // Subscriptions that become active later see the flag, since they read it while they hold the lock.
         let now_ms = now_ms();
         self.all()
             .iter()
             .for_each(|subscription| subscription.change(now_ms, |engine| engine.settle(now_ms)));
     }
 
-    /// Hears of arrivals in a queue without subscribing to it.
+    /// Watches arrivals in a queue without subscribing to it.
     pub fn watch(&self, topic: &Topic, queue: u32) -> WatchedQueue {
         self.watches.watch(topic.id, queue)
     }
 
-    /// The subscription of a group to a topic, if its group has asked for messages since this broker was started.
+    /// The subscription of a group to a topic, if its group has requested messages since this broker was started.
     pub fn active(&self, group_id: u32, topic_id: u32) -> Option<Arc<TopicSubscription>> {
         let active = self.active.read();
         active.get(&topic_id).and_then(|by_group| by_group.get(&group_id)).cloned()
@@ -364,7 +364,7 @@ impl DeliveryDirectory {
         topics.map(|(topic_id, _)| *topic_id).collect()
     }
 
-    /// Wakes subscriptions when something of theirs comes due; runs as long as the runtime. `clients` knows who lives.
+    /// Wakes subscriptions with due work; runs as long as the runtime. `clients` knows which clients are alive.
     pub async fn keep_time(self: Arc<Self>, clients: Arc<ClientSessions>) {
         loop {
             let (topic_id, group_id, lite) = self.alarm.next().await;
@@ -379,7 +379,7 @@ impl DeliveryDirectory {
         }
     }
 
-    /// A client left: what it held while alive goes to others.
+    /// A client left: the messages that it held while alive go to others.
     pub fn client_left(&self, client: &str) {
         let now_ms = now_ms();
         self.lites.directory.client_left(client);
@@ -388,8 +388,8 @@ impl DeliveryDirectory {
         }
     }
 
-    /// Forgets the subscriptions of topics and groups that are gone. Ids are never given again, so nothing can be
-    /// mistaken until then.
+    /// Forgets the subscriptions of topics and groups that are gone. Ids are never reused, so there can be no confusion
+    /// until then.
     pub fn forget_deleted(&self) {
         let (topics, groups) = live_ids(self.log.store());
         let mut active = self.active.write();
@@ -409,7 +409,7 @@ impl DeliveryDirectory {
         let policy = group.policy(topic);
         let new = || {
             let new = TopicSubscription::new(group.id, topic.id, self.lease_base, policy, self.alarm.clone());
-            // A member of a broadcast group shares its messages with nobody.
+            // A member of a broadcast group shares its messages with no other client.
             let is_shared = group.parent == 0 && topic.id < self.first_new_topic;
             if is_shared && !self.is_settled.load(Ordering::SeqCst) { new.holding_back() } else { new }
         };
@@ -423,7 +423,7 @@ impl DeliveryDirectory {
         [all, self.lites.all()].concat()
     }
 
-    /// Forgets what nobody needs of lite topics: subscriptions of clients that are gone, and engines that have nothing to do.
+    /// Forgets unused state of lite topics: subscriptions of clients that are gone, and idle engines.
     pub fn tidy_lites(&self, alive: impl Fn(&str) -> bool) {
         let (topics, groups) = live_ids(self.log.store());
         let is_live = |topic_id, group_id| topics.contains(&topic_id) && groups.contains(&group_id);

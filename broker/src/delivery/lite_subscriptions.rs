@@ -1,4 +1,4 @@
-//! Which clients subscribe to which lite topics, and the inboxes that wake them: [`LiteSubscriptions`] behind a lock.
+//! The subscriptions of clients to lite topics, and the inboxes that wake them: [`LiteSubscriptions`] behind a lock.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use kerolox_store::mono_ms;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-/// The lite topics in which there may be something for one client of one group.
+/// The lite topics that may hold messages for one client of one group.
 #[derive(Debug, Default)]
 pub struct LiteInbox {
     ready: Mutex<ReadyQueues>,
@@ -17,7 +17,7 @@ pub struct LiteInbox {
 }
 
 impl LiteInbox {
-    /// There may be something in a queue; wakes one receive that waits.
+    /// Adds a queue that may hold messages; wakes one waiting receive.
     pub fn push(&self, queue: u32) {
         self.lock().push(queue);
         self.wake.notify_one();
@@ -28,24 +28,24 @@ impl LiteInbox {
         self.lock().pop()
     }
 
-    /// Completes when something may be ready.
+    /// Completes when a queue may be ready.
     pub async fn arrival(&self) {
         self.wake.notified().await;
     }
 
-    /// Lets another receive of the client look, if there is something: for receives that end.
+    /// Lets another receive of the client continue, if a queue is ready: for receives that end.
     pub fn pass_on(&self) {
         if !self.lock().is_empty() {
             self.wake.notify_one();
         }
     }
 
-    /// A receive with this attempt id got messages of these queues.
+    /// Records that a receive with this attempt id got messages of these queues.
     pub fn note_attempt(&self, attempt_id: &str, queues: Vec<u32>) {
         self.lock().note_attempt(attempt_id, queues);
     }
 
-    /// The receive with this attempt id is repeated: what it got comes first.
+    /// Puts the queues of an earlier receive with this attempt id first: the receive is repeated.
     pub fn repeat(&self, attempt_id: &str) {
         self.lock().repeat(attempt_id);
     }
@@ -62,7 +62,7 @@ pub struct LiteDirectory {
 }
 
 impl LiteDirectory {
-    /// Asks the table.
+    /// Reads the table.
     pub fn with<T>(&self, ask: impl FnOnce(&LiteSubscriptions<Arc<LiteInbox>>) -> T) -> T {
         ask(&self.lock())
     }
@@ -72,8 +72,8 @@ impl LiteDirectory {
         self.lock().inbox(topic_id, group_id, client, mono_ms())
     }
 
-    /// Changes the subscriptions of a client; all clients together have `quota` at the most. Returns the subscriptions that
-    /// others lost by it.
+    /// Changes the subscriptions of a client; all clients together have at most `quota`. Returns the subscriptions that
+    /// other clients lost by the change.
     ///
     /// # Errors
     /// [`OverQuota`]; nothing changes then.
@@ -87,18 +87,18 @@ impl LiteDirectory {
         Ok(outcome.evicted)
     }
 
-    /// There may be something to receive in a lite topic: for the clients of one group, or of all.
+    /// Reports that a lite topic may hold messages: to the clients of one group, or of all.
     pub(super) fn ready(&self, topic_id: u32, queue: u32, group_id: Option<u32>) {
         let inboxes = self.lock().inboxes(topic_id, queue, group_id);
         inboxes.into_iter().for_each(|inbox| inbox.push(queue));
     }
 
-    /// A lite topic came into being.
+    /// A lite topic was created.
     pub(super) fn created(&self, topic_id: u32, queue: u32, name: &str) {
         self.lock().created(topic_id, queue, name);
     }
 
-    /// A lite topic is gone; its subscribers wait for it to come again.
+    /// A lite topic was removed; its subscribers wait until it is created again.
     pub(super) fn dropped(&self, topic_id: u32, queue: u32, name: &str) {
         self.lock().dropped(topic_id, queue, name);
     }
@@ -108,7 +108,8 @@ impl LiteDirectory {
         self.lock().client_left(client);
     }
 
-    /// Forgets clients that neither live nor repeat their subscriptions, and those of topics and groups that are gone.
+    /// Forgets clients that neither live nor repeat their subscriptions, and subscriptions of topics and groups that
+    /// are gone.
     pub(super) fn prune(&self, is_live: impl Fn(u32, u32) -> bool, alive: impl Fn(&str) -> bool) {
         self.lock().prune(mono_ms(), is_live, alive);
     }

@@ -1,4 +1,4 @@
-//! Subscriptions to lite topics: each child that has something to do has an engine of its own, the others have none.
+//! Subscriptions to lite topics: only an active child has its own engine.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,17 +18,17 @@ use crate::refused::refused_by_store;
 /// Active subscriptions by topic and queue, one for each group.
 type ByQueue = HashMap<(u32, u32), Vec<Arc<TopicSubscription>>>;
 
-/// The lite topics that are at work, and who waits for them.
+/// The active lite topics, and their waiting clients.
 #[derive(Default)]
 pub(super) struct Lites {
     active: RwLock<ByQueue>,
     pub(super) directory: Arc<LiteDirectory>,
-    /// The highest lease of those that were forgotten.
+    /// The highest lease of the forgotten subscriptions.
     last_lease: AtomicU64,
 }
 
 impl Lites {
-    /// Lets `act` do something with each subscription to a lite topic.
+    /// Calls `act` with each subscription to a lite topic.
     pub(super) fn each(&self, topic_id: u32, queue: u32, act: &dyn Fn(&TopicSubscription)) {
         let active = self.active.read();
         active.get(&(topic_id, queue)).into_iter().flatten().for_each(|subscription| act(subscription));
@@ -45,14 +45,14 @@ impl Lites {
         active.values().flatten().cloned().collect()
     }
 
-    /// Those of a group below one topic.
+    /// The subscriptions of a group below one topic.
     pub(super) fn of_group(&self, topic_id: u32, group_id: u32) -> Vec<Arc<TopicSubscription>> {
         let all = self.all().into_iter();
         all.filter(|subscription| (subscription.topic_id(), subscription.group_id()) == (topic_id, group_id))
             .collect()
     }
 
-    /// A lite topic is gone, or its topic or group is.
+    /// Forgets subscriptions whose lite topic, topic or group is gone.
     pub(super) fn retain(&self, stays: impl Fn(&Arc<TopicSubscription>) -> bool) {
         let mut active = self.active.write();
         active.retain(|_, subscriptions| {
@@ -85,8 +85,8 @@ impl Lites {
         }
     }
 
-    /// Leases of one subscription never have the numbers of an earlier one to the same lite topic, also when the clock was set
-    /// back: as long as the clock goes on, it is ahead of all of them.
+    /// The base for leases of a new subscription, whose numbers never repeat those of an earlier one to the same lite topic,
+    /// even when the clock was set back: as long as the clock runs, it is ahead of all of them.
     fn next_lease_base(&self) -> u64 {
         let now_us = u64::try_from(now_ms()).unwrap_or(0).saturating_mul(1_000);
         now_us.max(self.last_lease.load(Ordering::Relaxed))
@@ -94,12 +94,12 @@ impl Lites {
 }
 
 impl DeliveryDirectory {
-    /// Which clients subscribe to which lite topics.
+    /// The subscriptions of clients to lite topics.
     pub fn lite_directory(&self) -> &LiteDirectory {
         &self.lites.directory
     }
 
-    /// The subscription of a group to a lite topic; `None` when there is no such lite topic. A group for which it is new
+    /// The subscription of a group to a lite topic; `None` when there is no such lite topic. A group that is new to it
     /// begins at `start`.
     ///
     /// # Errors
@@ -120,7 +120,7 @@ impl DeliveryDirectory {
                 Arc::new(new.of_lite(queue, self.lites.directory.clone()))
             })
         });
-        // Looked up only when it is in the directory: who removes it comes later then, and finds it.
+        // Checked only after insertion into the directory: a later removal then finds it there.
         if !self.log.store().state().queues.has_lite(topic.id, queue) {
             self.lites.drop_queue(topic.id, queue);
             return Ok(None);
@@ -134,9 +134,9 @@ impl DeliveryDirectory {
         Ok(Some(subscription))
     }
 
-    /// Forgets the subscriptions to lite topics that have nothing to do: the log knows all that there is to know.
+    /// Forgets idle subscriptions to lite topics: the log has their whole state.
     pub fn retire_lites(&self) {
-        // Nobody else holds one that goes: it could be used while another one takes its place.
+        // No other task holds a retired one: it could be used while a new one takes its place.
         self.lites.retain(|subscription| {
             let stays = Arc::strong_count(subscription) > 1 || !subscription.with(|engine| engine.is_idle());
             if !stays {

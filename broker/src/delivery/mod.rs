@@ -1,9 +1,9 @@
-//! Delivery at the rim: the pure engine of `kerolox-core`, its locks, clocks and waiters.
+//! Delivery around the pure engine of `kerolox-core`: its locks, clocks and waiters.
 //!
-//! [`DeliveryDirectory`] is the directory of subscriptions, [`TopicSubscription`] the owner of one, [`ProgressLog`] the road of what
-//! consumers did into the commit log, `alarm` what wakes subscriptions when something comes due, `dead` the way of dead
-//! letters. [`LiteDirectory`] knows which clients subscribe to which lite topics, each of which has a subscription of its own
-//! while it is at work (`lites`). Who reads without a subscription waits with [`WatchedQueue`].
+//! [`DeliveryDirectory`] is the directory of subscriptions, [`TopicSubscription`] the owner of one, [`ProgressLog`] the path of
+//! consumers' progress into the commit log, `alarm` wakes subscriptions with due work, `dead` stores dead letters. [`LiteDirectory`]
+//! knows which clients subscribe to which lite topics, each of which has its own subscription while it is active (`lites`). Readers
+//! without a subscription wait with [`WatchedQueue`].
 
 mod acknowledged;
 mod alarm;

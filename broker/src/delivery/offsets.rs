@@ -1,4 +1,4 @@
-//! Offsets of consumer groups: looked at and set.
+//! Offsets of consumer groups: queries and changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,15 +17,15 @@ use super::DeliveryDirectory;
 use super::subscription::{add_queue, add_queues};
 use crate::refused::refused_by_log;
 
-/// Lite topics that are looked at without letting the store go on in between.
+/// Lite topics that are read under one lock of the store.
 const PAGE: usize = 2_000;
 
 impl DeliveryDirectory {
     /// Sets a group's offsets in queues of a topic, each between the oldest message and the end of the queue; durable when
-    /// this returns. What is in flight or waits for another attempt there is forgotten.
+    /// this returns. Messages in flight or waiting for another attempt there are forgotten.
     ///
     /// # Errors
-    /// INTERNAL_SERVER_ERROR when the store cannot be read, and what the log says.
+    /// INTERNAL_SERVER_ERROR when the store cannot be read, and the log's errors.
     pub async fn reset(
         &self,
         group: &Group,
@@ -44,8 +44,8 @@ impl DeliveryDirectory {
         self.progress.flush(&subscription).await.map_err(|error| refused_by_log(&error))
     }
 
-    /// Where a group stands in each queue of a topic: as its consumers know it if there are any, otherwise as the log does.
-    /// Nothing begins by looking.
+    /// The position of a group in each queue of a topic: as its consumers know it if there are any, otherwise as the log
+    /// does. The query activates no subscription.
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
@@ -64,7 +64,8 @@ impl DeliveryDirectory {
         Ok(positions)
     }
 
-    /// What a group has failed with and waits for in a topic, `max` messages at the most, like [`Self::positions`].
+    /// Failed messages of a group in a topic that wait for their next attempt, `max` at the most, like
+    /// [`Self::positions`].
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
@@ -82,7 +83,8 @@ impl DeliveryDirectory {
         Ok(logged.retrying(max))
     }
 
-    /// What keeps the message at an offset of a queue from a group's consumers, and their filters, like [`Self::positions`].
+    /// The state of the message at an offset of a queue for a group's consumers, and their filters, like
+    /// [`Self::positions`].
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
@@ -110,11 +112,12 @@ impl DeliveryDirectory {
         } else {
             add_queues(&mut logged, topic, group, self.log.store())?;
         }
-        // A queue that the topic lost has nothing that consumers could get.
+        // A queue that the topic lost has no messages for consumers.
         Ok((logged.fate(now_ms, queue, QueueOffset::new(offset)).unwrap_or(MessageFate::Done), Vec::new()))
     }
 
-    /// What a group has not done of a lite topic, like [`Self::positions`]; `None` if it never had to do with it.
+    /// Number of undone messages of a group in a lite topic, like [`Self::positions`]; `None` if the group never
+    /// consumed it.
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
@@ -135,7 +138,7 @@ impl DeliveryDirectory {
         Ok(logged.counts(now_ms).get(&queue).map(|counts| counts.lag))
     }
 
-    /// How many lite topics of a topic a group consumes or has consumed, and what keeps their messages that are not done, all
+    /// Number of lite topics of a topic that a group consumes or has consumed, and the counts of their undone messages, all
     /// together.
     ///
     /// # Errors
@@ -189,7 +192,7 @@ impl DeliveryDirectory {
     }
 }
 
-/// The groups whose cursors a group has: itself, or its members if it is a broadcast group.
+/// The groups whose cursors a group uses: itself, or its members if it is a broadcast group.
 pub(crate) fn cursors(store: &Store, group: &Arc<Group>) -> Vec<Group> {
     if !group.is_broadcast() {
         return vec![Group::clone(group)];

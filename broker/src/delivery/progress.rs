@@ -1,5 +1,5 @@
-//! The road of acknowledgements into the log: one record carries everything that came up while the record before it was
-//! made durable.
+//! The path of acknowledgements into the log: one record carries all progress that was made while the previous record
+//! became durable.
 
 use std::sync::Arc;
 
@@ -39,20 +39,20 @@ impl ProgressLog {
         run(&self.inner, &log, &metadata).await;
     }
 
-    /// Ends [`Self::run`]; whoever waits, or comes later, is told so. What a subscription did since is not logged: its messages
-    /// come again.
+    /// Ends [`Self::run`]; waiting and later callers get an error. Progress since the last record is not logged: its messages
+    /// are delivered again.
     pub fn close(&self) {
         let waiting = Waiting { is_closed: true, ..Waiting::default() };
         drop(std::mem::replace(&mut *self.inner.waiting.lock(), waiting));
         self.inner.wake.notify_one();
     }
 
-    /// Has what a subscription did so far logged soon; nobody waits for it.
+    /// Schedules a progress record; does not wait for it.
     pub fn note(&self, subscription: &Arc<TopicSubscription>) {
         self.enqueue(subscription, None);
     }
 
-    /// Completes when everything that the subscription did so far is durable and applied.
+    /// Completes when all progress of the subscription so far is durable and applied.
     ///
     /// # Errors
     /// [`ProposeError`] when it cannot be logged.
@@ -99,7 +99,7 @@ async fn run(inner: &Inner, log: &LogClient, metadata: &BrokerMetadata) {
             .map(ProgressItem::Queue)
             .collect();
         let mut logged = if items.is_empty() {
-            // The batch before took it along, and is durable unless the log failed: batches follow each other.
+            // The previous batch included it, and is durable unless the log failed: batches follow each other.
             log.store().failure().map_or(Ok(()), |reason| Err(ProposeError::ReadOnly(reason)))
         } else {
             log.propose(&Record::Progress(ProgressRecord::new(items))).await.map(drop)
@@ -111,7 +111,7 @@ async fn run(inner: &Inner, log: &LogClient, metadata: &BrokerMetadata) {
             }
         }
         for answer in answers {
-            // Whoever waited may have gone away.
+            // The caller may have gone away.
             let _ = answer.send(logged.clone());
         }
     }

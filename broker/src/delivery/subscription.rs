@@ -1,4 +1,4 @@
-//! One consumer group on one topic: the engine's state behind a lock, and the consumers that wait for messages.
+//! One consumer group on one topic: the engine behind a lock, and the consumers that wait for messages.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,8 +23,8 @@ use super::lite_subscriptions::LiteDirectory;
 
 /// The owner of one delivery engine. The lock is a leaf: it is held for one decision, never across an await.
 ///
-/// What does not concern waiting consumers goes to the engine by [`Self::with`], and what may leave messages for them by
-/// [`Self::change`]; the other methods add what the rim knows.
+/// Calls that do not concern waiting consumers reach the engine by [`Self::with`], and calls that may make messages
+/// available for them by [`Self::change`]; the other methods add facts that the engine does not know.
 pub struct TopicSubscription {
     group_id: u32,
     topic_id: u32,
@@ -32,33 +32,33 @@ pub struct TopicSubscription {
     alarm: Alarm,
     /// See [`Self::heed_announced`].
     announced_version: AtomicU64,
-    /// The queue of a subscription to a lite topic, and the clients that may wait for something in it.
+    /// The queue of a subscription to a lite topic, and the clients that may wait for its messages.
     lite: Option<(u32, Arc<LiteDirectory>)>,
 }
 
 struct SubscriptionState {
     engine: DeliveryEngine,
-    /// By filter: one permit wakes one waiter. A waiter that leaves something for others passes it on.
+    /// By filter: one permit wakes one waiter. A waiter that leaves messages for others passes it on.
     wakes: HashMap<FilterId, Arc<Notify>>,
-    /// When the alarm comes.
+    /// Time of the alarm.
     alarm_ms: Option<i64>,
 }
 
 /// A consumer's registration among those that receive with an equal filter.
 #[derive(Clone)]
 pub struct WaiterRegistration {
-    /// Goes into [`ReceiveRequest`].
+    /// The filter's number for [`ReceiveRequest`].
     pub filter: FilterId,
     wake: Arc<Notify>,
 }
 
 impl WaiterRegistration {
-    /// Completes when there may be something to receive.
+    /// Completes when there may be messages to receive.
     pub async fn arrival(&self) {
         self.wake.notified().await;
     }
 
-    /// Lets another waiter look: for waiters that give up.
+    /// Lets another waiter continue: for waiters that give up.
     pub fn pass_on(&self) {
         self.wake.notify_one();
     }
@@ -104,12 +104,12 @@ impl TopicSubscription {
         self.lite.is_some()
     }
 
-    /// Asks the engine, or changes something that leaves nothing new for waiting consumers.
+    /// Calls the engine without making messages available for waiting consumers.
     pub fn with<T>(&self, act: impl FnOnce(&mut DeliveryEngine) -> T) -> T {
         act(&mut self.lock().engine)
     }
 
-    /// Changes something that may leave messages for waiting consumers.
+    /// Calls the engine and wakes waiting consumers, for which messages may be available.
     pub fn change<T>(&self, now_ms: i64, act: impl FnOnce(&mut DeliveryEngine) -> T) -> T {
         let mut state = self.lock();
         let done = act(&mut state.engine);
@@ -120,21 +120,21 @@ impl TopicSubscription {
         done
     }
 
-    /// Takes up what members have announced if its `version` is a later one than last time.
+    /// Applies the announced filters if their `version` is newer than the last one.
     pub fn heed_announced(&self, version: u64, filters: impl FnOnce() -> Vec<Filter>) {
         if self.announced_version.load(Ordering::Acquire) >= version {
             return;
         }
         let filters = filters();
         let mut state = self.lock();
-        // Another poll may know more by now.
+        // Another poll may have applied a newer version.
         if self.announced_version.fetch_max(version, Ordering::AcqRel) < version {
             state.engine.announce(&filters);
         }
     }
 
-    /// Takes up the queues of the topic that are not known yet, and the current rules of the group. The answer
-    /// tells whether there is a start to be logged.
+    /// Adds the queues of the topic that are not known yet, and applies the current rules of the group. Returns whether
+    /// there is a start to be logged.
     pub(super) fn catch_up(&self, topic: &Topic, group: &Group, store: &Store) -> Result<bool, StoreError> {
         let mut state = self.lock();
         state.engine.set_policy(group.policy(topic));
@@ -158,7 +158,7 @@ impl TopicSubscription {
         add_queue(&mut state.engine, (topic.id, queue), group.id, start, store)
     }
 
-    /// The newest lease that was given out.
+    /// The newest lease that was issued.
     pub(super) fn last_lease(&self) -> LeaseId {
         self.with(|engine| engine.last_lease())
     }
@@ -170,8 +170,7 @@ impl TopicSubscription {
         state.wake_all();
     }
 
-    /// A message that was done is to be delivered once more, from `at_ms` on. It keeps no order with others: its turn is
-    /// long over.
+    /// Redelivers a message that was done, from `at_ms` on. It is not ordered with others: its turn is long over.
     pub(super) fn reopen(&self, at_ms: i64, queue: u32, offset: QueueOffset) {
         self.change(now_ms(), |engine| engine.reopen(at_ms, queue, offset, OrderingKey::Alone(offset)));
     }
@@ -184,7 +183,7 @@ impl TopicSubscription {
         WaiterRegistration { filter, wake }
     }
 
-    /// Hands out visible messages; see [`DeliveryEngine::receive`]. The flag tells whether something has to be logged.
+    /// Hands out visible messages; see [`DeliveryEngine::receive`]. The flag tells whether progress has to be logged.
     pub fn receive(
         &self,
         now_ms: i64,
@@ -201,7 +200,7 @@ impl TopicSubscription {
         (picked, to_log)
     }
 
-    /// Keeps what the receiver wants; see [`DeliveryEngine::apply_filter_results`].
+    /// Keeps the messages that the receiver wants; see [`DeliveryEngine::apply_filter_results`].
     pub fn apply_filter_results(
         &self,
         now_ms: i64,
@@ -209,7 +208,7 @@ impl TopicSubscription {
         results: &[FilterResult],
     ) -> Vec<DeliveredMessage> {
         if self.is_lite() && results.iter().all(|result| *result == FilterResult::Wanted) {
-            // Nothing is left for others, who would look in vain.
+            // No messages are left for other waiters.
             return picked;
         }
         self.change(now_ms, |engine| engine.apply_filter_results(now_ms, picked, results))
@@ -223,7 +222,7 @@ impl TopicSubscription {
         let mut state = self.lock();
         let acked = state.engine.ack(now_ms, handle);
         if state.engine.is_ordered() {
-            // What stands behind it may have its turn.
+            // Messages behind it may be ready now.
             state.wake_all();
         }
         drop(state);
@@ -231,7 +230,7 @@ impl TopicSubscription {
         acked
     }
 
-    /// Does what is due; returns whether something has to be logged.
+    /// Does the due work; returns whether progress has to be logged.
     pub fn sweep(&self, now_ms: i64, alive: impl Fn(&str) -> bool) -> bool {
         self.lock().alarm_ms = None;
         self.change(now_ms, |engine| {
@@ -240,7 +239,7 @@ impl TopicSubscription {
         })
     }
 
-    /// Tells the clients that subscribe to a lite topic that there may be something in it.
+    /// Notifies the clients that subscribe to a lite topic that it may have messages.
     fn wake_lite_subscribers(&self) {
         if let Some((queue, directory)) = &self.lite {
             directory.ready(self.topic_id, *queue, Some(self.group_id));
@@ -249,7 +248,7 @@ impl TopicSubscription {
 
     fn set_alarm(&self, state: &mut SubscriptionState, now_ms: i64) {
         let Some(next_ms) = state.engine.next_event_ms(now_ms) else { return };
-        // One that comes too early does no harm, and sets the next one.
+        // An alarm that comes too early does no harm, and sets the next one.
         if state.alarm_ms.is_none_or(|alarm_ms| alarm_ms > next_ms) {
             let queue = self.lite.as_ref().map(|(queue, _)| *queue);
             self.alarm.set((self.topic_id, self.group_id, queue), state.alarm_ms, next_ms);
@@ -272,16 +271,16 @@ impl SubscriptionState {
     /// Wakes one waiter with each filter.
     fn wake_all(&mut self) {
         if self.wakes.len() > self.engine.filters_len() {
-            // A waiter with a filter that is forgotten keeps its registration until the poll ends.
+            // A waiter whose filter is forgotten keeps its registration until the poll ends.
             self.wakes.retain(|_, wake| Arc::strong_count(wake) > 1);
         }
         self.wakes.values().for_each(|wake| wake.notify_one());
     }
 }
 
-/// Adds the queues of the topic that the engine does not know yet, going on where the log says the group stands, or where
-/// it is to start. The answer tells whether there is a start to be logged: a group that begins with what comes must still
-/// get it after a restart.
+/// Adds the queues of the topic that the engine does not know yet, at the logged position of the group, or at its start.
+/// Returns whether there is a start to be logged: a group that begins at the end of a queue must still get later messages
+/// after a restart.
 pub(super) fn add_queues(
     engine: &mut DeliveryEngine,
     topic: &Topic,

@@ -1,4 +1,4 @@
-//! Those who wait for messages of a queue without being subscribed to it.
+//! Waiting for messages of a queue without a subscription to it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -6,23 +6,23 @@ use std::sync::{Arc, Weak};
 use parking_lot::RwLock;
 use tokio::sync::Notify;
 
-/// Queues that somebody watches, by topic id and number.
+/// Watched queues, by topic id and number.
 #[derive(Default)]
 pub(super) struct Watches {
     queues: RwLock<HashMap<(u32, u32), Weak<Notify>>>,
 }
 
-/// A queue that is watched, for as long as this lives.
+/// A queue that is watched as long as this value lives.
 pub struct WatchedQueue(Arc<Notify>);
 
 impl Watches {
-    /// Watches a queue. Look at the queue only after [`WatchedQueue::arrival`] was enabled, and nothing is missed.
+    /// Watches a queue. Read the queue only after [`WatchedQueue::arrival`] was enabled, so that no arrival is missed.
     pub(super) fn watch(&self, topic_id: u32, queue: u32) -> WatchedQueue {
         let mut queues = self.queues.write();
         if let Some(watched) = queues.get(&(topic_id, queue)).and_then(Weak::upgrade) {
             return WatchedQueue(watched);
         }
-        // Growing is the time to look for what nobody watches any more.
+        // Before growing, drop the queues that are no longer watched.
         if queues.len() == queues.capacity() {
             queues.retain(|_, watched| watched.strong_count() > 0);
         }

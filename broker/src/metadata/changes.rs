@@ -1,5 +1,5 @@
-//! The one task through which topics and groups change. What a change makes of a topic or group follows from what it is, so the next
-//! one is looked at when the one before is applied: none is lost to another one.
+//! The task that makes all changes of topics and groups. The result of a change depends on the present state, so the next one is
+//! planned after the previous one is applied: no change overwrites another.
 
 use std::sync::Arc;
 
@@ -17,29 +17,29 @@ use crate::log_client::LogClient;
 /// A change that waits for its turn.
 pub(super) struct QueuedChange {
     pub(super) change: WantedChange,
-    /// Whoever asked may have gone away; the change is made all the same.
+    /// The caller may have gone away; the change is made all the same.
     pub(super) answer: oneshot::Sender<Result<ApplyOutcome, ChangeError>>,
 }
 
-/// What is to be changed.
+/// The requested change.
 pub(super) enum WantedChange {
     PutTopic(TopicChange),
-    /// Leaves one that is there as it is.
+    /// Leaves an existing topic unchanged.
     MakeTopic(TopicChange),
     PutGroup(GroupChange),
-    /// The member of a broadcast group, whose id is still to be given.
+    /// The member of a broadcast group, without an id yet.
     PutMember(Box<Group>),
     Delete(MetaChange),
 }
 
-/// What follows from a wanted change.
+/// The plan for a requested change.
 enum PlannedChange {
     Propose(MetaChange),
-    /// Nothing: this is what it leads to.
+    /// Nothing to do: this is the outcome.
     Done(ApplyOutcome),
 }
 
-/// Works out changes against what the state machine has.
+/// Plans changes against the state machine's content.
 #[derive(Clone)]
 pub(super) struct ChangePlanner {
     pub(super) log: LogClient,
@@ -111,12 +111,12 @@ impl MetadataChanges {
         Self { planner, waiting, topics_version }
     }
 
-    /// Makes one change after the other, for as long as somebody may ask for one. Whoever waits when it is dropped is told that the
-    /// log is closed.
+    /// Makes one change after the other, until all senders are dropped. Callers that wait when this future is dropped are told that
+    /// the log is closed.
     pub(crate) async fn run(mut self) {
         while let Some(QueuedChange { change, answer }) = self.waiting.recv().await {
             let made = self.make(change).await;
-            // Nobody waits any more.
+            // The caller has gone away.
             let _ = answer.send(made);
         }
     }

@@ -1,4 +1,4 @@
-//! Making lite topics, which the first message or subscription to one does.
+//! Creation of lite topics by the first message or subscription.
 
 use kerolox_core::record::{LiteTopic, MetaChange, MetaRecord, Record};
 use kerolox_core::topic::Topic;
@@ -6,23 +6,23 @@ use kerolox_store::{ApplyOutcome, ProposeError, StoreError};
 
 use super::BrokerMetadata;
 
-/// A lite topic was not made.
+/// A lite topic was not created.
 #[derive(Debug, thiserror::Error)]
 pub enum LiteError {
-    /// The parent has as many as it may have.
+    /// The parent has reached its limit.
     #[error(
         "topic {topic:?} has {count} lite topics on this broker, where {max} is the limit; let idle ones expire (+lite.topic.expiration=MINUTES), or have the operator raise lite.max-topics"
     )]
     TooMany {
-        /// The parent.
+        /// Name of the parent.
         topic: String,
-        /// How many it has.
+        /// Number of its lite topics.
         count: u64,
-        /// How many it may have.
+        /// Limit of lite topics.
         max: u64,
     },
-    /// All queue numbers were given.
-    #[error("this broker has given out all numbers that lite topics can have; use another broker")]
+    /// All queue numbers are used up.
+    #[error("this broker has used up the numbers for lite topics; use another broker")]
     NoNumbers,
     /// The parent was deleted in the meantime.
     #[error("topic {0:?} was deleted; create it with mqadmin updateTopic")]
@@ -30,17 +30,17 @@ pub enum LiteError {
     /// The store cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// It cannot be stored.
+    /// The log refused it.
     #[error(transparent)]
     Log(#[from] ProposeError),
 }
 
 impl BrokerMetadata {
-    /// The queues of lite topics, in their order; those that do not exist are made, all with one write. Their parent is to have
-    /// `max` lite topics at the most.
+    /// The queues of lite topics, in the given order; missing ones are created, all with one write. The parent may have at most
+    /// `max` lite topics.
     ///
     /// # Errors
-    /// [`LiteError`]; none was made then.
+    /// [`LiteError`]; none was created then.
     pub async fn put_lites(&self, topic: &Topic, names: &[&str], max: u64) -> Result<Vec<u32>, LiteError> {
         let (mut queues, records) = {
             let index = self.log.store().state();

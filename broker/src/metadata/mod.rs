@@ -1,5 +1,5 @@
-//! Topics, consumer groups and lite topics of this broker: what changes of them are to be, on their way into the log. What they
-//! are is the state machine's ([`kerolox_store::Store::state`]).
+//! Topics, consumer groups and lite topics of this broker: requested changes, on their way into the log. Their present state is
+//! the state machine's ([`kerolox_store::Store::state`]).
 
 mod changes;
 mod lites;
@@ -22,7 +22,7 @@ use changes::{ChangePlanner, QueuedChange, WantedChange};
 pub(crate) use changes::MetadataChanges;
 pub use lites::LiteError;
 
-/// Changes that may wait for their turn; whoever comes then waits to be let in.
+/// Changes that may wait for their turn; later callers wait to enqueue theirs.
 const WAITING_MAX: usize = 64;
 
 /// Changes topics, groups and lite topics. Cheap to clone.
@@ -37,17 +37,17 @@ pub struct BrokerMetadata {
 /// A topic or group was not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
-    /// What was asked for cannot be.
+    /// The requested change is not possible.
     #[error("{0}")]
     Invalid(String),
-    /// It cannot be stored.
+    /// The log refused the change.
     #[error(transparent)]
     Log(#[from] ProposeError),
 }
 
 impl BrokerMetadata {
-    /// The metadata of the broker whose log is `log`, and the task that changes them, which is to be run. New topics have
-    /// `default_queues` queues.
+    /// The metadata of the broker whose log is `log`, and the task that changes them, which the caller has to run. New
+    /// topics have `default_queues` queues.
     pub(crate) fn new(log: LogClient, default_queues: u32) -> (Self, MetadataChanges) {
         let (queue, waiting) = mpsc::channel(WAITING_MAX);
         let planner = ChangePlanner { log: log.clone(), default_queues };
@@ -72,7 +72,7 @@ impl BrokerMetadata {
         topic_of(self.change(WantedChange::MakeTopic(change.clone())).await?)
     }
 
-    /// What a change would make of a topic, with what it is. Changes nothing.
+    /// The result of a change of a topic, with the present topic. Changes nothing.
     ///
     /// # Errors
     /// [`ChangeError::Invalid`].
@@ -80,7 +80,7 @@ impl BrokerMetadata {
         self.planner.topic(change)
     }
 
-    /// What a change would make of a consumer group, with what it is. Changes nothing.
+    /// The result of a change of a consumer group, with the present group. Changes nothing.
     ///
     /// # Errors
     /// [`ChangeError::Invalid`].
@@ -88,7 +88,8 @@ impl BrokerMetadata {
         self.planner.group(change)
     }
 
-    /// Changes whenever a topic was created or changed, whoever did it: the broker itself creates dead-letter topics.
+    /// A version that advances whenever a topic was created or changed, also by the broker itself, as for dead-letter
+    /// topics.
     pub fn topics_version(&self) -> watch::Receiver<u64> {
         self.topics_version.subscribe()
     }
@@ -101,7 +102,7 @@ impl BrokerMetadata {
         group_of(self.change(WantedChange::PutGroup(change.clone())).await?)
     }
 
-    /// Makes the member `client` of a broadcast group, unless there is one.
+    /// Creates the member `client` of a broadcast group, unless it exists.
     ///
     /// # Errors
     /// [`ChangeError`].
@@ -110,7 +111,7 @@ impl BrokerMetadata {
         group_of(self.change(member).await?).map(|(member, _)| member)
     }
 
-    /// Removes lite topics of a parent that have got no message since they were looked at; the answer tells whether one went.
+    /// Removes lite topics of a parent that got no message since they were read; returns whether one was removed.
     ///
     /// # Errors
     /// [`ChangeError::Log`].
@@ -118,7 +119,7 @@ impl BrokerMetadata {
         deleted(self.propose(MetaChange::DropLites(drop)).await?)
     }
 
-    /// Deletes a topic; the answer tells whether there was one.
+    /// Deletes a topic; returns whether it existed.
     ///
     /// # Errors
     /// [`ChangeError::Log`].
@@ -127,7 +128,7 @@ impl BrokerMetadata {
         deleted(self.change(WantedChange::Delete(deletion)).await?)
     }
 
-    /// Deletes a consumer group; the answer tells whether there was one.
+    /// Deletes a consumer group; returns whether it existed.
     ///
     /// # Errors
     /// [`ChangeError::Log`].
@@ -136,7 +137,7 @@ impl BrokerMetadata {
         deleted(self.change(WantedChange::Delete(deletion)).await?)
     }
 
-    /// Withholds permissions from all topics, or gives back what was withheld.
+    /// Withholds permissions from all topics, or restores them.
     ///
     /// # Errors
     /// [`ChangeError`].
@@ -152,12 +153,12 @@ impl BrokerMetadata {
         Ok(())
     }
 
-    /// Whether producers are not to send to this broker group.
+    /// Whether writing is withheld from producers of this broker group.
     pub fn withholds_writing(&self) -> bool {
         self.log.store().state().topics.withheld() & PERM_WRITE != 0
     }
 
-    /// Has the task make a change in its turn. It is made whether or not somebody still waits for that.
+    /// Requests a change from the task. It is made even if the caller does not wait for it.
     async fn change(&self, change: WantedChange) -> Result<ApplyOutcome, ChangeError> {
         let (answer, made) = oneshot::channel();
         let queued = QueuedChange { change, answer };
@@ -165,7 +166,7 @@ impl BrokerMetadata {
         made.await.map_err(|_| ProposeError::Closed)?
     }
 
-    /// Proposes a change that follows from nothing that another one may change.
+    /// Proposes a change that does not depend on other changes.
     async fn propose(&self, change: MetaChange) -> Result<ApplyOutcome, ChangeError> {
         propose(&self.log, change).await
     }

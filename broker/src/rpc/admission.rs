@@ -1,4 +1,4 @@
-//! What callers are told while no call can be served, and the gate that lets them in, by the role of this member.
+//! The answers while no call can be served, and the gate that lets calls in, by the role of this member.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -24,64 +24,66 @@ use tonic::service::{AxumRouter, Routes};
 
 use crate::replication::{ReplicationService, StoreCell};
 
-/// How long callers are held at most while another member takes over, and how long each one is while the data is opened or it
-/// is not known yet what this member is.
+/// Maximum time that a call is held while another member takes over, the data is opened, or the role of this member is
+/// unknown.
 const HOLD: Duration = Duration::from_secs(5);
-/// A call that is held is answered this long before its deadline: what a refusal says is lost otherwise.
+/// A held call is answered this long before its deadline: otherwise the reason of the refusal would be lost.
 const DEADLINE_MARGIN: Duration = Duration::from_millis(300);
-/// How long a Telemetry stream is held, also while the index is made again: the SDK for Python asks for another one 300 s after
-/// one was refused, and has no check-backs until then.
+/// How long a Telemetry stream is held, also while the index is rebuilt: the SDK for Python requests another one 300 s after a
+/// refusal, and has no check-backs until then.
 const TELEMETRY_HOLD: Duration = Duration::from_secs(600);
-/// How many calls are held at a time; others are refused at once.
+/// Maximum number of held calls; others are refused at once.
 const HELD_MAX: usize = 1024;
 const TELEMETRY_PATH: &str = "/Telemetry";
-/// How long those who were let in before may take to be done. Whoever takes longer may be told to try again.
+/// How long calls that were let in before may take to finish. Slower ones may be told to retry.
 const DONE: Duration = Duration::from_millis(500);
-/// Where the other members of the group call; it is open at any time.
+/// Path for the other members of the group; it is always open.
 const REPLICATION_PATH: &str = "/kerolox.v1.Replication/";
-/// Calls that wait for messages, for up to half a minute: nothing is lost when they end, so nobody waits for that.
+/// Calls that wait for messages, for up to half a minute: nothing is lost when they end, so a hand-over does not wait
+/// for them.
 const POLLS: [&str; 2] = ["/ReceiveMessage", "/PullMessage"];
 
-/// Where a call goes.
+/// The destination of a call.
 enum Way {
-    /// To services that refuse whatever they are asked.
+    /// Services that refuse every call.
     Closed,
-    /// Nowhere yet: the process has just begun. Each call waits a moment.
+    /// None yet: the process has just begun. Each call waits a moment.
     Opening,
-    /// Nowhere: another member is about to take over. Each call waits for some seconds, whatever its deadline, since that is short.
+    /// None: another member is about to take over. Each call waits for some seconds, whatever its deadline, since the hand-over is
+    /// short.
     Held,
     Open(Routes),
 }
 
-/// The services behind the gate, by what this broker is.
+/// The services behind the gate, by role.
 #[derive(Clone, Default)]
 struct Rooms {
-    /// Of a leader that serves.
+    /// Services of a serving leader.
     leader: Option<Routes>,
-    /// Of a member that passes everything on to the leader.
+    /// Services of a member that passes all calls on to the leader.
     follower: Option<Routes>,
-    /// Calls were let in before.
+    /// Set once calls were let in.
     has_opened: bool,
-    /// No call will be let in any more that is not let in now.
+    /// Set when no further call will be let in.
     is_turned_away: bool,
 }
 
-/// All services of the broker: closed ones first, that refuse whatever they are asked, and those of its role once it has one.
-/// Clones share one door.
+/// All services of the broker: at first closed ones that refuse every call, and those of its role once it has one. Clones
+/// share one gate.
 #[derive(Clone)]
 pub(crate) struct AdmissionGate {
     rooms: watch::Sender<Rooms>,
-    /// Which room calls are let into; `None` for a broker without a group, which leads whenever it serves.
+    /// The role that selects the services; `None` for a broker without a group, which leads whenever it serves.
     role: Option<watch::Receiver<MemberRole>>,
     closed: Routes,
     opening: Arc<StoreOpening>,
-    /// The calls that are with the services of the role.
+    /// The running calls of the role's services.
     inside: Arc<Inside>,
-    /// Places of calls that are held.
+    /// Permits for held calls.
     held: Arc<Semaphore>,
 }
 
-/// What becomes of a call.
+/// The fate of a call.
 enum Turn {
     /// These services answer it.
     Answer(Routes, Option<Visit>),
@@ -92,11 +94,11 @@ enum Turn {
 #[derive(Default)]
 struct Inside {
     calls: AtomicUsize,
-    /// Tells who holds the gate that the last one has left.
+    /// Notifies the task that closes the gate that the last call has left.
     is_empty: Notify,
 }
 
-/// A call that is with the services.
+/// A running call.
 struct Visit(Arc<Inside>);
 
 impl Visit {
@@ -115,8 +117,8 @@ impl Drop for Visit {
 }
 
 impl AdmissionGate {
-    /// A closed door in front of a broker that has just begun; whoever calls waits a moment, and is then told how far that is.
-    /// Other members of the group find `replication` at any time.
+    /// A closed gate in front of a broker that has just begun; callers wait a moment, and are then told the progress. Other
+    /// members of the group always reach `replication`.
     pub(crate) fn closed(
         opening: Arc<StoreOpening>,
         store: StoreCell,
@@ -149,46 +151,46 @@ impl AdmissionGate {
         }
     }
 
-    /// The services of a leader, which answer calls as long as this broker leads; also those that have come before.
+    /// Sets the services of a leader, which answer calls as long as this broker leads, also calls that came before.
     pub(crate) fn lead(&self, services: Routes) {
         let services = services.prepare();
         self.rooms.send_modify(|rooms| (rooms.leader, rooms.has_opened) = (Some(services), true));
     }
 
-    /// The services of a member that does not lead, which answer calls whenever it does not.
+    /// Sets the services of a member that does not lead, which answer calls whenever it does not.
     pub(crate) fn follow(&self, services: Routes) {
         let services = services.prepare();
         self.rooms.send_modify(|rooms| (rooms.follower, rooms.has_opened) = (Some(services), true));
     }
 
-    /// The leader's services end: what they answer calls from is closed.
+    /// Ends the leader's services: their store is closed.
     pub(crate) fn stop_leading(&self) {
         self.rooms.send_modify(|rooms| rooms.leader = None);
     }
 
-    /// Is as it was before it was opened first: the data is opened once more.
+    /// Returns to the state before the first opening: the data is opened once more.
     pub(crate) fn begin_again(&self) {
         self.rooms.send_modify(|rooms| *rooms = Rooms::default());
     }
 
-    /// Returns when those who were let in before it was held are done, or have taken too long.
+    /// Returns when the calls that were let in before the gate closed have finished, or have taken too long.
     pub(crate) async fn done(&self) {
         let done = async {
-            // The notice may be an old one: others came since, before the gate was held.
+            // The notification may be an old one: other calls came since, before the gate closed.
             while self.inside.calls.load(Ordering::SeqCst) > 0 {
                 self.inside.is_empty.notified().await;
             }
         };
-        // Who takes long must not keep the others waiting.
+        // Slow calls must not keep the others waiting.
         let _ = timeout(DONE, done).await;
     }
 
-    /// Refuses calls that still wait, and all that come, unless it is open: none will be served any more.
+    /// Refuses all waiting and later calls, unless the gate is open: none will be served any more.
     pub(crate) fn turn_away(&self) {
         self.rooms.send_modify(|rooms| rooms.is_turned_away = true);
     }
 
-    /// Where calls go at this moment.
+    /// The destination of calls at this moment.
     fn way(&self) -> Way {
         let role = self.role.as_ref().map(|role| role.borrow().clone());
         let rooms = self.rooms.borrow();
@@ -207,11 +209,11 @@ impl AdmissionGate {
         }
     }
 
-    /// Completes when it is known where a call goes that waits.
+    /// Completes when the destination of a waiting call is known.
     async fn known(&self) {
         let (mut rooms, mut role) = (self.rooms.subscribe(), self.role.clone());
         while let Way::Opening | Way::Held = self.way() {
-            // Both senders outlive all calls; otherwise the call is answered by what there is.
+            // Both senders outlive all calls; otherwise the call gets the current answer.
             let changed = match &mut role {
                 Some(role) => tokio::select! {
                     changed = rooms.changed() => changed,
@@ -225,18 +227,18 @@ impl AdmissionGate {
         }
     }
 
-    /// Whether the index is being made, which may take long. When that is done, its progress still tells of it.
+    /// Whether the index is being rebuilt, which may take long. Afterwards the progress object still exists.
     fn is_rebuilding(&self) -> bool {
         self.opening.progress().is_some_and(|progress| progress.position < progress.end)
     }
 
-    /// Where a call goes now, or until when it waits to learn that.
+    /// The turn of a call: its destination, or until when it waits to learn it.
     fn turn<B>(&self, request: &http::Request<B>) -> Turn {
         let path = request.uri().path();
         if path.starts_with(REPLICATION_PATH) {
             return Turn::Answer(self.closed.clone(), None);
         }
-        // Counted before it is looked at, so that a leader that resigns knows of all that found the gate open.
+        // Counted before the gate is read, so that a resigning leader knows of all calls that found it open.
         let visit = self.visit(path);
         let way = match self.way() {
             Way::Open(services) => return Turn::Answer(services, visit),
@@ -256,7 +258,7 @@ impl AdmissionGate {
         held.unwrap_or_else(|| Turn::Answer(self.closed.clone(), None))
     }
 
-    /// Where a call goes that has waited.
+    /// The destination of a call after its wait.
     fn now<B>(&self, request: &http::Request<B>) -> (Routes, Option<Visit>) {
         let visit = self.visit(request.uri().path());
         match self.way() {
@@ -265,7 +267,7 @@ impl AdmissionGate {
         }
     }
 
-    /// A call that is waited for when the gate is held.
+    /// Counts a call that a closing gate waits for.
     fn visit(&self, path: &str) -> Option<Visit> {
         let is_poll = POLLS.iter().any(|poll| path.ends_with(poll));
         (!is_poll).then(|| Visit::begin(&self.inside))
@@ -301,7 +303,7 @@ impl Service<http::Request<Body>> for AdmissionGate {
             Turn::Hold(until, place) => {
                 let door = self.clone();
                 Box::pin(async move {
-                    // A call that waited long enough is told to try again.
+                    // A call that waited long enough is told to retry.
                     let _ = timeout_at(until, door.known()).await;
                     drop(place);
                     let (mut services, _visit) = door.now(&request);
@@ -312,7 +314,7 @@ impl Service<http::Request<Body>> for AdmissionGate {
     }
 }
 
-/// Why no call is served.
+/// The reason why no call is served.
 #[derive(Clone)]
 struct Why {
     opening: Arc<StoreOpening>,

@@ -1,14 +1,14 @@
-//! Sleeping until something in the store is due, although earlier things may be stored meanwhile.
+//! Sleeping until an entry of the store is due, although earlier ones may be stored meanwhile.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use tokio::sync::Notify;
 
-/// Nothing is waited for.
+/// The time of a task that waits for nothing.
 pub(crate) const NEVER_MS: i64 = i64::MAX;
 
-/// Wakes a task when something is stored that is due before what it waits for. It exists before the store does. Cheap to clone.
+/// Wakes a task when an entry is stored that is due before the awaited time. It exists before the store does. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct DueArrivals {
     shared: Arc<Shared>,
@@ -16,9 +16,9 @@ pub(crate) struct DueArrivals {
 
 struct Shared {
     wake: Notify,
-    /// Earliest due time that came since the task looked last.
+    /// Earliest due time that was stored since the task last checked.
     earliest_ms: AtomicI64,
-    /// What the task waits for.
+    /// The time that the task waits for.
     awaited_ms: AtomicI64,
 }
 
@@ -30,7 +30,7 @@ impl Default for DueArrivals {
 }
 
 impl DueArrivals {
-    /// Something is due at a time, milliseconds since the Unix epoch, and can be looked up.
+    /// Reports an entry that is due at this time, milliseconds since the Unix epoch, and can be looked up.
     pub(crate) fn notice(&self, due_ms: i64) {
         let shared = &self.shared;
         shared.earliest_ms.fetch_min(due_ms, Ordering::SeqCst);
@@ -39,31 +39,32 @@ impl DueArrivals {
         }
     }
 
-    /// Returns when something is due before what is waited for.
+    /// Returns when an entry is due before the awaited time.
     pub(crate) async fn woken(&self) {
         self.shared.wake.notified().await;
     }
 
-    /// The earliest due time that came since this was called last, or [`NEVER_MS`].
+    /// The earliest due time reported since the last call, or [`NEVER_MS`].
     pub(crate) fn take_earliest(&self) -> i64 {
         self.shared.earliest_ms.swap(NEVER_MS, Ordering::SeqCst)
     }
 
-    /// From now on whatever is due before `due_ms` wakes the task. Says whether something like that came already.
+    /// From now on every entry that is due before `due_ms` wakes the task. Returns whether such an entry was reported
+    /// already.
     pub(crate) fn wait_for(&self, due_ms: i64) -> bool {
         self.shared.awaited_ms.store(due_ms, Ordering::SeqCst);
         self.shared.earliest_ms.load(Ordering::SeqCst) < due_ms
     }
 }
 
-/// How far a task has come in a list that is ordered by due time and position: nothing up to here is left to do. Looking there
-/// again would mean going over all that was done since RocksDB compacted last.
+/// The position of a task in a list that is ordered by due time and position: all entries up to here are finished. Reading
+/// there again would mean going over all entries removed since RocksDB last compacted.
 pub(crate) type Passed = Option<(i64, u64)>;
 
-/// Back to where something came that is due at or before what was passed.
+/// Moves back to an entry that was added at or before the passed ones.
 pub(crate) fn look_back(passed: &mut Passed, earliest_ms: i64) {
     if passed.is_some_and(|(due_ms, _)| earliest_ms <= due_ms) {
-        // Positions begin with 0, so nothing of the millisecond before can stand behind this.
+        // Positions begin with 0, so no entry of the previous millisecond can be behind this.
         *passed = Some((earliest_ms.saturating_sub(1), u64::MAX));
     }
 }

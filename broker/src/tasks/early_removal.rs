@@ -1,4 +1,4 @@
-//! What consumer groups lose when old segments go before their time, as [`kerolox_core::early_removal`] counts it.
+//! The losses of consumer groups when old segments are removed early, as [`kerolox_core::early_removal`] counts them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,28 +11,28 @@ use parking_lot::Mutex;
 
 use crate::delivery::{DeliveryDirectory, cursors};
 
-/// What groups lost since the broker was started. Cheap to clone.
+/// Losses of groups since the broker was started. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct EarlyLosses(Arc<Mutex<UnreadLosses>>);
 
 impl EarlyLosses {
-    /// Counts what was removed.
+    /// Adds losses.
     pub fn note(&self, unread: &UnreadLosses) {
         self.0.lock().absorb(unread);
     }
 
-    /// Messages that are gone unread at a place.
+    /// Messages lost unread at a place.
     pub fn at(&self, place: &LossPlace) -> u64 {
         self.0.lock().at(place)
     }
 
-    /// All of it.
+    /// All losses.
     pub fn all(&self) -> UnreadLosses {
         self.0.lock().clone()
     }
 }
 
-/// What groups have not done of what is going. Reads the index: call it where blocking is fine.
+/// Undone messages of groups in the segments to be removed. Reads the index: call it where blocking is fine.
 ///
 /// # Errors
 /// [`StoreError`] when the index cannot be read.

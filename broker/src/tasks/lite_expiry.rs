@@ -1,4 +1,4 @@
-//! The end of lite topics that have got no message for as long as their topic says.
+//! Removal of lite topics without messages for the time that their topic sets.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use kerolox_store::{Store, StoreError};
 use crate::log_client::LogClient;
 use crate::metadata::BrokerMetadata;
 
-/// Lite topics that are looked at, and removed, at a time.
+/// Lite topics that are checked, and removed, at a time.
 const PAGE: usize = 1_000;
 
-/// Looks after lite topics for ever.
+/// Removes expired lite topics, for ever.
 pub(crate) async fn run(log: LogClient, metadata: BrokerMetadata, interval: Duration) {
     let mut ticks = tokio::time::interval(interval);
     loop {
@@ -21,7 +21,7 @@ pub(crate) async fn run(log: LogClient, metadata: BrokerMetadata, interval: Dura
         let topics = log.store().state().topics.all();
         for topic in topics.iter().filter(|topic| lite::expires_ms(topic, 0).is_some()) {
             if let Err(error) = expire(log.store(), &metadata, topic).await {
-                tracing::error!(topic = topic.name, %error, "lite topics cannot be removed; trying again");
+                tracing::error!(topic = topic.name, %error, "lite topics cannot be removed; retrying");
             }
         }
     }
@@ -49,7 +49,7 @@ async fn expire(
     Ok(())
 }
 
-/// Which of the next lite topics behind `after` expired, and the name of the last one that was looked at.
+/// The expired ones among the next lite topics behind `after`, and the name of the last one that was checked.
 fn expired(
     store: &Store,
     topic: &Topic,

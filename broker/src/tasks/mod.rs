@@ -1,4 +1,4 @@
-//! What a leader does by itself, each task in a file of its own.
+//! Background tasks of a leader, each in its own file.
 
 pub mod check_back;
 mod due;

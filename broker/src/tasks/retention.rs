@@ -1,5 +1,5 @@
-//! The task that removes old segments and messages and says when sends are refused for lack of room, as
-//! [`kerolox_core::retention`] decides.
+//! The task that removes old segments and messages and decides when sends are refused for lack of space, by
+//! [`kerolox_core::retention`].
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
@@ -16,19 +16,19 @@ use kerolox_core::retention::{
 };
 use kerolox_store::{ENTRIES_PER_BLOCK, Store, StoreError, TrimPoint};
 
-/// Whether sends are refused for lack of room. Cheap to clone.
+/// Whether sends are refused for lack of space. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct DiskSpace {
     is_short: Arc<AtomicBool>,
 }
 
 impl DiskSpace {
-    /// Whether messages are to be refused.
+    /// Whether messages are refused.
     pub fn is_short(&self) -> bool {
         self.is_short.load(Ordering::Relaxed)
     }
 
-    /// Notes that the log had no room for a message, which is sooner than the next look at the disk.
+    /// Records that the log had no space for a message, which is sooner than the next check of the disk.
     pub(crate) fn ran_out(&self) {
         self.is_short.store(true, Ordering::Relaxed);
     }
@@ -36,21 +36,21 @@ impl DiskSpace {
 
 type Problem = Box<dyn std::error::Error + Send + Sync>;
 
-/// The task that looks after old segments and messages.
+/// The task that removes old segments and messages.
 pub struct RetentionTask {
     /// The store.
     pub store: Arc<Store>,
     /// The data folder.
     pub folder: PathBuf,
-    /// What is kept.
+    /// Limits of age and size.
     pub limits: RetentionLimits,
-    /// How often to look.
+    /// Interval of the checks.
     pub interval: Duration,
-    /// Tells those that store messages.
+    /// The flag for senders of messages.
     pub space: DiskSpace,
-    /// What consumer groups have not done of what goes early.
+    /// Function that counts undone messages of consumer groups in segments removed early.
     pub unread: Box<Readers>,
-    /// What they lost.
+    /// Losses of the groups.
     pub losses: EarlyLosses,
 }
 
@@ -59,7 +59,7 @@ pub type Readers =
     dyn Fn(BTreeMap<(u32, u32), EarlyRemoval>) -> Result<UnreadLosses, StoreError> + Send + Sync;
 
 impl RetentionTask {
-    /// Runs for ever. A look that is under way is not cut short by the end of this.
+    /// Runs for ever. A running check is not cut short when this future is dropped.
     pub async fn run(self: Arc<Self>) {
         let mut ticks = tokio::time::interval(self.interval);
         let mut warned = false;
@@ -70,7 +70,7 @@ impl RetentionTask {
             let looked = tokio::task::spawn_blocking(move || looking.look()).await;
             match looked.expect("a panic ends the process, or this task") {
                 Ok(plan) => warned = self.tell(&plan, warned),
-                Err(error) => tracing::error!(%error, "old segments cannot be removed; trying again"),
+                Err(error) => tracing::error!(%error, "old segments cannot be removed; retrying"),
             }
         }
     }
@@ -109,7 +109,7 @@ impl RetentionTask {
         Ok(plan)
     }
 
-    /// What groups lose by a trim at `point`, if what lies before `old` is old enough.
+    /// Losses of groups by a trim at `point`, if everything before `old` is old enough.
     fn unread_before(&self, point: &TrimPoint, old: Option<&TrimPoint>) -> Result<UnreadLosses, StoreError> {
         let going = going(old.map_or(&[], |old| &old.queues), &point.queues);
         if going.is_empty() { Ok(UnreadLosses::default()) } else { (self.unread)(going) }
@@ -126,7 +126,7 @@ impl RetentionTask {
         due_ms(point.since_ms, holding)
     }
 
-    /// Gives up messages that are older than their topic wants to keep them.
+    /// Expires messages that are older than the retention time of their topic.
     fn expire(&self, now_ms: i64) -> Result<(), Problem> {
         let topics = self.store.state().topics.all();
         let mut queues = Vec::new();
@@ -139,12 +139,16 @@ impl RetentionTask {
         if !queues.is_empty() {
             let count = queues.len();
             let carried = self.store.expire(queues)?;
-            tracing::debug!(queues = count, carried, "messages expired as their topics want it");
+            tracing::debug!(
+                queues = count,
+                carried,
+                "messages expired by the retention time of their topics"
+            );
         }
         Ok(())
     }
 
-    /// Where a queue begins when its old messages have gone; `None` when nothing is to be done.
+    /// The beginning of a queue after its old messages have expired; `None` when there is nothing to do.
     fn expired(
         &self,
         topic_id: u32,
@@ -164,14 +168,14 @@ impl RetentionTask {
         Ok(goes.then_some(QueueState { topic_id, queue, next, newest_ms: 0 }))
     }
 
-    /// Says once when room runs out and once when there is some again; returns whether it runs out.
+    /// Logs once when space runs out and once when there is some again; returns whether it has run out.
     fn tell(&self, plan: &RetentionPlan, warned: bool) -> bool {
         match (warned, plan.warn) {
             (false, true) => tracing::warn!(
                 folder = %self.folder.display(),
                 refusing = plan.refuse,
                 old_segments_go_early = self.limits.removes_early,
-                "the disk is nearly full, and sends are refused when it gets worse; make room or lower retention.time"
+                "the disk is nearly full, and sends are refused when it gets worse; free space or lower retention.time"
             ),
             (true, false) => tracing::info!("there is room on the disk again"),
             _ => {}
@@ -194,7 +198,7 @@ mod tests {
     const START_MS: i64 = 1_700_000_000_000;
     const DAY_MS: i64 = 24 * 3_600_000;
 
-    /// A real store whose wall clock can be set, and the task that looks after it.
+    /// A real store with an adjustable wall clock, and its retention task.
     struct World {
         task: RetentionTask,
         wall_ms: Arc<AtomicI64>,
@@ -203,7 +207,7 @@ mod tests {
     }
 
     impl World {
-        /// Holds a topic of each kind with messages in several segments, some days younger than what is kept.
+        /// Holds a topic of each kind with messages in several segments, some days younger than the retention time.
         fn new() -> Self {
             let (wall_ms, monotonic_ms) = (Arc::new(AtomicI64::new(START_MS)), Arc::new(AtomicI64::new(0)));
             let policy = kerolox_core::clock::ClockPolicy { leap_ms: 5_000, grace_ms: 10_000 };
@@ -274,13 +278,13 @@ mod tests {
             answer.recv().expect("answered").expect("stored");
         }
 
-        /// Time passes, and the wall clock leaps besides.
+        /// Advances the time, and makes the wall clock leap besides.
         fn passes(&self, ms: i64, leap_ms: i64) {
             self.monotonic_ms.fetch_add(ms, Ordering::Relaxed);
             self.wall_ms.fetch_add(ms + leap_ms, Ordering::Relaxed);
         }
 
-        /// First offsets of both topics and the beginning of the log, after a look.
+        /// First offsets of both topics and the beginning of the log, after a check.
         fn look(&self) -> (u64, u64, u64) {
             self.task.look().expect("looks");
             let store = &self.task.store;
@@ -309,7 +313,7 @@ mod tests {
         let (kept_long, kept_short, start) = world.look();
         assert!(
             kept_long > 0 && kept_short > kept_long && start > 0,
-            "who sets the clock for good is believed"
+            "a lasting change of the clock is accepted"
         );
     }
 }

@@ -1,5 +1,5 @@
-//! Lets message groups go to the queues where the present number of queues of their topic puts them, once consumers have finished
-//! what they had before (`kerolox_core::slots`).
+//! Moves message groups to the queues that the present number of queues of their topic determines, once consumers have finished
+//! their earlier messages (`kerolox_core::slots`).
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use kerolox_store::{Store, StoreError};
 
 use crate::log_client::LogClient;
 
-/// How often is looked while message groups are to move. A group moves when it got no message for as long.
+/// Interval of the checks while message groups have to move. A group moves when it got no message for as long.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// And while none is.
+/// Interval while none has to.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// Looks after message groups for ever.
+/// Moves message groups, for ever.
 pub(crate) async fn run(log: LogClient) {
     loop {
         let topics = log.store().state().ordering.all();
@@ -24,19 +24,19 @@ pub(crate) async fn run(log: LogClient) {
             match finished_in(log.store(), topic) {
                 Ok(found) => finished.extend(found.into_iter().map(ProgressItem::Finished)),
                 Err(error) => {
-                    tracing::error!(%error, "what consumers have finished cannot be read; trying again")
+                    tracing::error!(%error, "the progress of consumers cannot be read; retrying")
                 }
             }
         }
         if !finished.is_empty()
             && let Err(error) = log.propose(&Record::Progress(ProgressRecord::new(finished))).await
         {
-            tracing::warn!(%error, "message groups cannot move to other queues; trying again");
+            tracing::warn!(%error, "message groups cannot move to other queues; retrying");
         }
     }
 }
 
-/// The queues of a topic in which everything is finished that message groups wait for.
+/// The queues of a topic in which all messages are finished that message groups wait for.
 fn finished_in(store: &Store, topic: &MovingTopic) -> Result<Vec<FinishedRecord>, StoreError> {
     let index = store.state();
     let topic_id = topic.topic_id;
@@ -53,7 +53,7 @@ fn finished_in(store: &Store, topic: &MovingTopic) -> Result<Vec<FinishedRecord>
             let acks = index.acks(group.id, topic_id, queue)?;
             floors.push((group.fifo, acks.map_or(0, |acks| acks.committed().get())));
         }
-        // What has expired is nobody's business any more.
+        // Expired messages no longer count.
         let first = index.queues.bounds(topic_id, queue).min;
         let floor = slots::finished_by_all(floors).unwrap_or(0).max(first);
         if floor >= mark {

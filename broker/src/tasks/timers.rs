@@ -2,12 +2,12 @@
 //!
 //! # Schedule
 //!
-//! A message with a delivery time is one record with a hold; the state machine keeps a timer by position and one by
-//! due time (`state/timers.rs`), with the code of half messages (`state/held/`). The state machine has no clock:
-//! `broker/src/tasks/timers.rs` sleeps until the earliest due time and logs what is due, one small record for many,
-//! in that order. It goes by a guarded clock (`core::clock`), so a leap of the wall clock is doubted first. A half
-//! message with a delivery time becomes a timer by its commit. `rpc/messaging/recall.rs` proposes the decision
-//! against it, `rpc/admin/timers.rs` does the same for administrators; the first decision wins.
+//! A message with a delivery time is one record with a hold; the state machine keeps a timer by position and one by due
+//! time (`state/timers.rs`), with the code of half messages (`state/held/`). The state machine has no clock:
+//! `broker/src/tasks/timers.rs` sleeps until the earliest due time and logs due messages, one small record for many, in
+//! that order. It uses a guarded clock (`core::clock`), so a leap of the wall clock is doubted first. A half message
+//! with a delivery time becomes a timer by its commit. `rpc/messaging/recall.rs` proposes a client's decision against
+//! delivery, `rpc/admin/timers.rs` an administrator's; the first decision wins.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,9 +19,10 @@ use kerolox_store::{GuardedClock, StoreError};
 use crate::log_client::LogClient;
 use crate::tasks::due::{self, DueArrivals, NEVER_MS, Passed};
 
-/// Longest sleep: so often the clock is watched, and so late at the most a message comes after the clock was set ahead.
+/// Longest sleep: the interval at which the clock is watched, and the maximum delay of a message after the clock was
+/// set ahead.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
-/// Pause after something could not be logged.
+/// Pause after a failed proposal.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The task that delivers.
@@ -57,7 +58,7 @@ impl Timers {
         }
     }
 
-    /// Delivers everything that is due, and returns how long there is nothing to do.
+    /// Delivers all due messages, and returns how long there is nothing to do.
     async fn round(&mut self) -> Result<Duration, StoreError> {
         loop {
             due::look_back(&mut self.passed, self.arrivals.take_earliest());
@@ -70,7 +71,7 @@ impl Timers {
             let fired = FiredRecord { held: page.into_iter().map(|(position, _)| position).collect() };
             let record = Record::Progress(ProgressRecord::new([ProgressItem::Fired(fired)]));
             if let Err(error) = self.log.propose(&record).await {
-                tracing::warn!(%error, "scheduled messages are due and cannot be delivered; trying again");
+                tracing::warn!(%error, "due scheduled messages cannot be delivered; retrying");
                 return Ok(RETRY);
             }
             self.passed = Some(passed);
@@ -79,9 +80,9 @@ impl Timers {
         self.until_next()
     }
 
-    /// How long until the next message is due. Whatever is scheduled before that from now on wakes the task.
+    /// How long until the next message is due. An earlier message that is scheduled from now on wakes the task.
     fn until_next(&self) -> Result<Duration, StoreError> {
-        // Whoever comes while it is looked up wakes the task for nothing at the worst.
+        // A message that arrives during the look-up at worst wakes the task for nothing.
         self.arrivals.wait_for(NEVER_MS);
         let next = self.log.store().state().timers.due(NEVER_MS, self.passed, 1)?;
         let Some((_, timer)) = next.first() else { return Ok(SLEEP_MAX) };

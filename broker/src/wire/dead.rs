@@ -1,4 +1,4 @@
-//! Dead letters: the message as it was, under another topic, with what became of it.
+//! Dead letters: the original message under another topic, with the reason and its history.
 
 use kerolox_core::record::{DeadOrigin, MessageHeader, MessageRecord, Record};
 use kerolox_core::topic::Topic;
@@ -16,7 +16,7 @@ mod property {
     pub(super) const MESSAGE_ID: &str = "DLQ_ORIGIN_MESSAGE_ID";
     /// `EXHAUSTED`, `FORWARDED` or `OPERATOR`.
     pub(super) const REASON: &str = "DLQ_REASON";
-    /// Deliveries that the message had.
+    /// Number of deliveries of the message.
     pub(super) const ATTEMPTS: &str = "DLQ_ATTEMPTS";
     /// When the message was given up, milliseconds since the Unix epoch.
     pub(super) const TIME: &str = "DLQ_TIME";

@@ -1,11 +1,11 @@
-//! Protobuf fields where they stand: read and written without decoding the message around them.
+//! Protobuf fields in place: read and written without decoding the message around them.
 
 use std::ops::Range;
 
 use prost_types::Duration;
 
-/// Bytes that are malformed, or valid but in a form that not every protobuf library takes or reads alike: longer
-/// numbers than necessary, groups, a field twice that stands once. Decoding tells which.
+/// Bytes that are malformed, or valid but in a form that not every protobuf library accepts or reads alike: longer
+/// numbers than necessary, groups, a repeated singular field. Decoding tells which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("its fields are not in the form in which protobuf libraries write them")]
 pub(crate) struct Irregular;
@@ -21,9 +21,9 @@ pub(super) struct Fields<'a> {
 /// One field.
 pub(super) struct Field<'a> {
     pub(super) number: u32,
-    /// Whether the message had this field before; known of numbers below 64.
+    /// Whether the message had this field before; tracked for numbers below 64.
     pub(super) repeated: bool,
-    /// Where it stands in the message, with its key.
+    /// Its range in the message, with its key.
     pub(super) at: Range<usize>,
     value: Value<'a>,
 }
@@ -116,7 +116,7 @@ impl<'a> Field<'a> {
         Ok((first, second))
     }
 
-    /// A timestamp or a duration, which have the same form.
+    /// A timestamp or a duration, which share a form.
     pub(super) fn time(&self) -> Result<Duration, Irregular> {
         let mut time = Duration::default();
         let mut fields = Fields::of(self.bytes()?);
@@ -131,7 +131,7 @@ impl<'a> Field<'a> {
     }
 
     pub(super) fn int32(&self) -> Result<i32, Irregular> {
-        // Protobuf cuts a longer number off.
+        // Protobuf truncates a longer number.
         Ok(self.varint()? as i32)
     }
 
@@ -143,7 +143,7 @@ impl<'a> Field<'a> {
     }
 }
 
-/// Appends a number, be it zero: a zero must be said to replace what stands before.
+/// Appends a number, even a zero: an explicit zero replaces an earlier value.
 pub(super) fn put_varint(out: &mut Vec<u8>, number: u32, value: u64) {
     varint(out, u64::from(number) << 3);
     varint(out, value);

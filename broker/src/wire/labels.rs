@@ -1,4 +1,4 @@
-//! What stored messages are chosen by: tag, keys and properties, read where they stand.
+//! The selectors of stored messages: tag, keys and properties, read in place.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use kerolox_core::record::MessageRecord;
 use super::fields::{Fields, Irregular};
 use super::numbers::{message, system};
 
-/// Names under which SQL filters know what is no user property; RocketMQ's, which user properties may not have.
+/// Names of RocketMQ's system properties for SQL filters; user properties may not have them.
 mod property {
     pub(super) const TAG: &str = "TAGS";
     /// All keys, with blanks between them.
@@ -17,7 +17,7 @@ mod property {
     pub(super) const MESSAGE_GROUP: &str = "__SHARDINGKEY";
 }
 
-/// Whether a stored message passes a filter. Only what the filter asks for is read.
+/// Whether a stored message passes a filter. Reads only the fields that the filter needs.
 ///
 /// # Errors
 /// [`Irregular`] when the stored bytes are no message.
@@ -89,7 +89,7 @@ pub(crate) fn message_group(record: &MessageRecord) -> Result<Option<&str>, Irre
     label(record, system::MESSAGE_GROUP)
 }
 
-/// What people tell messages apart by.
+/// The texts by which people tell messages apart.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Labels {
     pub(crate) tag: Option<String>,
@@ -97,7 +97,7 @@ pub(crate) struct Labels {
     pub(crate) message_group: Option<String>,
 }
 
-/// The labels of a stored message; of one that is malformed those that can be read.
+/// The labels of a stored message; for a malformed one, those that can be read.
 pub(crate) fn labels(record: &MessageRecord) -> Labels {
     let mut labels = Labels::default();
     let mut fields = Fields::of(&record.system);
@@ -113,7 +113,7 @@ pub(crate) fn labels(record: &MessageRecord) -> Labels {
     labels
 }
 
-/// A text of the system properties that stands once.
+/// A singular text of the system properties.
 fn label(record: &MessageRecord, number: u32) -> Result<Option<&str>, Irregular> {
     let mut fields = Fields::of(&record.system);
     while let Some(field) = fields.next()? {

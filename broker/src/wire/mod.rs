@@ -1,4 +1,4 @@
-//! Between messages on the wire and messages in the log.
+//! Conversion between messages on the wire and messages in the log.
 
 mod dead;
 mod fields;
@@ -27,7 +27,7 @@ pub(crate) use fields::Irregular;
 pub(crate) use labels::{has_key, is_wanted, labels, message_group};
 pub(crate) use sent::{Sent, normalize, scan};
 
-/// Where a message goes and why it is held back, if it is.
+/// The destination of a message, and why it is held back, if it is.
 pub(crate) struct Placement<'a> {
     pub(crate) topic: &'a Topic,
     pub(crate) queue: u32,
@@ -35,7 +35,7 @@ pub(crate) struct Placement<'a> {
     pub(crate) hold: MessageHold,
     /// See [`MessageHeader::hold_ms`].
     pub(crate) hold_ms: i64,
-    /// See [`MessageHeader::deliver_at_ms`]; `None` also for what is delivered at once.
+    /// See [`MessageHeader::deliver_at_ms`]; `None` also for immediate delivery.
     pub(crate) deliver_at_ms: Option<i64>,
     /// Client id of the producer.
     pub(crate) producer: &'a str,
@@ -43,10 +43,10 @@ pub(crate) struct Placement<'a> {
     pub(crate) store_host: &'a str,
 }
 
-/// The filter that an expression stands for.
+/// Parses a filter expression.
 ///
 /// # Errors
-/// A sentence that says what is wrong.
+/// A sentence that describes the error.
 pub(crate) fn filter(expression: &FilterExpression) -> Result<Filter, String> {
     match expression.r#type() {
         FilterType::Sql => Filter::sql(&expression.expression).map_err(|error| error.to_string()),
@@ -54,8 +54,8 @@ pub(crate) fn filter(expression: &FilterExpression) -> Result<Filter, String> {
     }
 }
 
-/// The record of a checked message: its bytes as they arrived, and behind them what the broker has to say about it. In
-/// one encoded message the later of two equal fields counts, as long as it is not a message itself.
+/// The record of a checked message: its bytes as they arrived, followed by the broker's fields. In one encoded message
+/// the later of two equal fields counts, unless it is a message itself.
 pub(crate) fn record(sent: &Sent<'_>, placement: &Placement<'_>) -> MessageRecord {
     let header = MessageHeader {
         topic_id: placement.topic.id,
@@ -105,20 +105,20 @@ pub(crate) fn record(sent: &Sent<'_>, placement: &Placement<'_>) -> MessageRecor
     MessageRecord { header, system: system.into(), content: sent.content.concat().into() }
 }
 
-/// Under what a message is found again.
+/// The lookup hashes of a message.
 fn lookups<'a>(message_id: &str, keys: impl Iterator<Item = &'a str>, topic_id: u32) -> Vec<u64> {
     let keys = keys.map(|key| lookup::key_hash(topic_id, key));
     std::iter::once(lookup::id_hash(message_id)).chain(keys).collect()
 }
 
-/// Room for what [`record`] adds, beside the store host: digest 38 bytes, the others 8.
+/// Space for the fields that [`record`] adds, beside the store host: digest 38 bytes, the others 8.
 const ADDED_WHEN_STORED: usize = 48;
-/// Room for what [`message`] adds, beside the message id and the receipt handle.
+/// Space for the fields that [`message`] adds, beside the message id and the receipt handle.
 const ADDED_ON_DELIVERY: usize = 64;
-/// Longest form of a length below 4 GiB.
+/// Longest encoding of a length below 4 GiB.
 const LEN_BYTES_MAX: usize = 5;
 
-/// What a delivery adds to a stored message.
+/// The fields that a delivery adds to a stored message.
 #[derive(Default)]
 pub(crate) struct Delivery {
     pub(crate) store_ms: i64,
@@ -129,7 +129,7 @@ pub(crate) struct Delivery {
     pub(crate) invisible_ms: Option<u64>,
 }
 
-/// The message as a client gets it, encoded: the stored bytes and what the delivery adds.
+/// The message in the client's form, encoded: the stored bytes and the fields of the delivery.
 pub(crate) fn message(record: &MessageRecord, delivery: &Delivery) -> Bytes {
     let handle = delivery.receipt_handle.as_deref();
     let id = &record.header.message_id;
@@ -170,13 +170,13 @@ pub(crate) fn duration_ms(duration: &Duration) -> u64 {
     u64::try_from(signed_ms(duration)).unwrap_or(0)
 }
 
-/// Milliseconds of a protobuf duration, whole ones: what is below 0 stays below.
+/// Whole milliseconds of a protobuf duration; negative ones are rounded down.
 pub(crate) fn signed_ms(duration: &Duration) -> i64 {
     let nanos = i64::from(duration.nanos);
     duration.seconds.saturating_mul(1000).saturating_add(nanos.div_euclid(1_000_000))
 }
 
-/// Milliseconds since the Unix epoch of a timestamp, which has the same form as a duration. Never too early.
+/// Milliseconds since the Unix epoch of a timestamp, which has the form of a duration. Never too early.
 pub(crate) fn timestamp_ms(time: &Duration) -> i64 {
     let nanos = i64::from(time.nanos);
     let ms = nanos.div_euclid(1_000_000) + i64::from(nanos.rem_euclid(1_000_000) > 0);

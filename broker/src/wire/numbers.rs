@@ -1,6 +1,6 @@
-//! Field numbers of the protocol, as far as messages are read and written without generated code.
+//! Field numbers of the protocol, for messages that are read and written without generated code.
 
-/// Of `apache.rocketmq.v2.Message`.
+/// Fields of `apache.rocketmq.v2.Message`.
 pub(super) mod message {
     pub(crate) const TOPIC: u32 = 1;
     pub(crate) const USER_PROPERTIES: u32 = 2;
@@ -8,7 +8,7 @@ pub(super) mod message {
     pub(crate) const BODY: u32 = 4;
 }
 
-/// Of `apache.rocketmq.v2.SystemProperties`.
+/// Fields of `apache.rocketmq.v2.SystemProperties`.
 pub(super) mod system {
     pub(crate) const TAG: u32 = 1;
     pub(crate) const KEYS: u32 = 2;

@@ -1,4 +1,4 @@
-//! Messages as producers send them: understood by one scan over their bytes, which are kept as they are.
+//! Messages as producers send them: decoded by one scan over their bytes, which are kept unchanged.
 
 use bytes::Bytes;
 use kerolox_core::publish::MessageDraft;
@@ -10,19 +10,19 @@ use super::fields::{Fields, Irregular};
 use super::numbers::{message, system};
 use super::{signed_ms, timestamp_ms};
 
-/// What a message's bytes say.
+/// The content of a message's bytes.
 #[derive(Default)]
 pub(crate) struct Sent<'a> {
-    /// Namespace and name of the topic, if it is there.
+    /// Namespace and name of the topic, if present.
     pub(crate) topic: Option<(&'a str, &'a str)>,
-    /// What the checks look at; without the topic, which has another name where it is stored.
+    /// The input of the checks; without the topic, which has another name when it is stored.
     pub(crate) draft: MessageDraft<'a>,
-    /// Queue that the producer wants; 0 also when it does not care.
+    /// Queue that the producer wants; 0 also when it has no preference.
     pub(crate) queue_id: i32,
     pub(super) body: &'a [u8],
     /// The fields before and after the system properties.
     pub(super) content: [&'a [u8]; 2],
-    /// The encoded system properties before and after the message id; none of them is the broker's to say.
+    /// The encoded system properties before and after the message id; none of them is reserved for the broker.
     pub(super) system: [&'a [u8]; 2],
     pub(super) message_type: i32,
     pub(super) has_encoding: bool,
@@ -30,16 +30,16 @@ pub(crate) struct Sent<'a> {
     pub(super) has_delivery_timestamp: bool,
 }
 
-/// Understands the messages of one request.
+/// Decodes the messages of one request.
 ///
 /// # Errors
-/// [`Irregular`] when one of them cannot be handed on byte for byte; see [`normalize`].
+/// [`Irregular`] when one of them cannot be passed on byte for byte; see [`normalize`].
 pub(crate) fn scan(messages: &[Bytes]) -> Result<Vec<Sent<'_>>, Irregular> {
     messages.iter().map(|message| Sent::scan(message)).collect()
 }
 
-/// Brings messages into the form that [`scan`] understands, by decoding and encoding them. What only the broker may say,
-/// and what this version does not know, goes.
+/// Converts messages into the form that [`scan`] accepts, by decoding and encoding them. Fields that are reserved for
+/// the broker or unknown to this version are dropped.
 ///
 /// # Errors
 /// The protobuf error when one of them is not a message.
@@ -68,7 +68,7 @@ impl<'a> Sent<'a> {
         while let Some(field) = fields.next()? {
             match field.number {
                 message::USER_PROPERTIES => sent.draft.properties.push(field.pair()?),
-                // Twice would mean to some libraries that the second one replaces, to others that it completes.
+                // A repeated field would replace the first one in some libraries, and be merged with it in others.
                 message::TOPIC | message::SYSTEM_PROPERTIES | message::BODY if field.repeated => {
                     return Err(Irregular);
                 }
@@ -121,9 +121,9 @@ impl<'a> Sent<'a> {
                 system::LITE_TOPIC => draft.lite_topic = Some(field.text()?),
                 system::PRIORITY => draft.priority = Some(field.int32()?),
                 system::BORN_HOST | system::TRACE_CONTEXT => drop(field.text()?),
-                // A newer protocol's; it is handed on.
+                // A field of a newer protocol; it is passed on.
                 number if number > system::LAST => {}
-                // What only the broker may say; SDKs do not send it, and nobody else shall forge it.
+                // Fields reserved for the broker; SDKs do not send them, and no client may forge them.
                 _ => return Err(Irregular),
             }
         }

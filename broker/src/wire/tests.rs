@@ -1,4 +1,4 @@
-//! Messages that are handed on byte for byte against the same messages decoded, changed and encoded again.
+//! Messages passed on byte for byte against the same messages decoded, changed and encoded again.
 
 use bytes::Bytes;
 use kerolox_core::record::{MessageHold, MessageRecord};
@@ -37,7 +37,7 @@ pub(super) fn delivery(queue: u32, offset: Option<u64>) -> Delivery {
     }
 }
 
-/// The road under test: scan, normalized first if need be.
+/// The path under test: scan, normalized first if necessary.
 fn understood<R>(sent: &[u8], with: impl FnOnce(&Sent<'_>) -> R) -> Result<R, prost::DecodeError> {
     let messages = [Bytes::copy_from_slice(sent)];
     if let Ok(scanned) = super::scan(&messages) {
@@ -51,7 +51,7 @@ fn stored(sent: &[u8], kind: MessageType, queue: u32) -> Result<MessageRecord, p
     understood(sent, |message| placed(kind, queue, |placement| super::record(message, placement)))
 }
 
-/// What consumers are to get, made with the typed message.
+/// The expected delivery, built from the typed message.
 pub(super) fn expected(
     sent: &[u8],
     kind: MessageType,
@@ -77,7 +77,7 @@ pub(super) fn expected(
     Ok(message)
 }
 
-/// Holds the road under test to the typed message: the same refusals, deliveries and decisions.
+/// Compares the path under test with the typed message: the same refusals, deliveries and decisions.
 fn check(sent: &[u8], kind: MessageType, delivery: &Delivery) -> Result<(), TestCaseError> {
     let expected = expected(sent, kind, delivery);
     let record = stored(sent, kind, delivery.queue);
@@ -119,8 +119,8 @@ fn known_type(number: i32) -> i32 {
     MessageType::try_from(number).map_or(0, i32::from)
 }
 
-/// How often each field that is a message stands in the system properties: libraries that replace instead of merging
-/// must not see one twice.
+/// How often each message-typed field occurs in the system properties: libraries that replace instead of merging must
+/// not see one twice.
 fn nested_times(message: &[u8]) -> Vec<usize> {
     use super::fields::Fields;
     use super::numbers::system;
@@ -166,7 +166,7 @@ prop_compose! {
         (born, delivery, recovery) in (maybe(time()), maybe(time()), maybe(time())),
         (encoding, kind) in (prop_oneof![0..4, any::<i32>()], prop_oneof![0..8, any::<i32>()]),
         (queue_id, priority) in (prop_oneof![0..9, any::<i32>()], maybe(any::<i32>())),
-        // Most producers leave alone what is not theirs.
+        // Most producers do not set the broker's fields.
         forged in proptest::option::weighted(0.3, (text(), any::<i64>(), time(), text())),
     ) -> SystemProperties {
         let mut system = SystemProperties {
@@ -222,7 +222,7 @@ fn varint() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// One field with any number and wire type, most of them well-formed; what it holds may be fields in turn.
+/// One field with any number and wire type, most of them well-formed; its content may be fields in turn.
 fn any_field(depth: u32) -> BoxedStrategy<Vec<u8>> {
     let number = prop_oneof![1..6u8, 1..26u8];
     let scalar = prop_oneof![
@@ -310,7 +310,7 @@ proptest! {
     }
 }
 
-/// A message in the form in which an SDK sends it.
+/// A message as an SDK sends it.
 pub(super) fn sent_by_sdk() -> v2::Message {
     v2::Message {
         topic: Some(v2::Resource { resource_namespace: String::new(), name: "t".into() }),
@@ -328,7 +328,7 @@ pub(super) fn sent_by_sdk() -> v2::Message {
     }
 }
 
-/// The bytes of one message at rest and on their way to a client.
+/// The bytes of one message in the log and on the way to a client.
 #[test]
 fn fixture() {
     let sent = sent_by_sdk().encode_to_vec();

@@ -1,7 +1,7 @@
 //! Writes the golden fixtures of the log format: `cargo run --release -p kerolox-store --example fixture -- FOLDER`.
 //! The results are checked in as `broker/store/fixtures/v1` (written by the log alone, always with the same bytes) and
-//! `v1-trimmed-story` (the same log, whose old segments a store gave up); `v1-trimmed` is from before snapshots told the story
-//! of half messages. See FORMATS.md for when they may change.
+//! `v1-trimmed-story` (that log after a store removed its old segments); `v1-trimmed` dates from before snapshots included the
+//! history of half messages. See FORMATS.md for when they may change.
 
 use std::path::Path;
 use std::sync::Arc;

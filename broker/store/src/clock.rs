@@ -1,5 +1,4 @@
-//! The time that records are stamped with, and that everything goes by which delivers or destroys by time: the wall clock,
-//! guarded against leaps.
+//! The clock for record timestamps and for all deliveries and removals by time: the wall clock, guarded against leaps.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -12,7 +11,7 @@ use crate::gate::mono_ms;
 type Wall = Box<dyn Fn() -> i64 + Send + Sync>;
 type Monotonic = Box<dyn Fn() -> u64 + Send + Sync>;
 
-/// The guarded wall clock. Whoever looks keeps it up to date; a broker does so at least once a second.
+/// The guarded wall clock. Every reading keeps it up to date; a broker reads it at least once a second.
 pub struct GuardedClock {
     wall: Wall,
     monotonic: Monotonic,
@@ -27,12 +26,12 @@ impl fmt::Debug for GuardedClock {
 }
 
 impl GuardedClock {
-    /// Guards `wall`, milliseconds since the Unix epoch, with the machine's clock that no one sets.
+    /// Guards `wall`, milliseconds since the Unix epoch, with the machine's monotonic clock.
     pub fn new(policy: ClockPolicy, wall: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
         Self::against(policy, wall, mono_ms)
     }
 
-    /// The same with another clock that never runs backwards, in milliseconds.
+    /// Guards `wall` with another clock that never runs backwards, in milliseconds.
     pub fn against(
         policy: ClockPolicy,
         wall: impl Fn() -> i64 + Send + Sync + 'static,
@@ -60,7 +59,7 @@ impl GuardedClock {
 
     fn look(&self) -> ClockReading {
         let mut guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner);
-        // Inside the lock, so that nobody shows the guard an older time after a newer one.
+        // Inside the lock, so that no thread passes the guard an older time after a newer one.
         guard.look((self.wall)(), (self.monotonic)())
     }
 
@@ -70,22 +69,19 @@ impl GuardedClock {
             ClockAlarm::Leapt(by_ms) => tracing::error!(
                 by_ms,
                 grace_ms,
-                "the wall clock leapt ahead; what is due or too old only by the leap waits for the grace, and stays"
+                "the wall clock leapt ahead; messages due or expired only because of the leap are held back for a grace period"
             ),
             ClockAlarm::Believed(by_ms) => {
-                tracing::warn!(
-                    by_ms,
-                    "the leap of the wall clock is believed; what is due is delivered, what is too old goes"
-                );
+                tracing::warn!(by_ms, "clock leap accepted; delivering due messages, removing expired ones");
             }
-            ClockAlarm::Returned => tracing::info!("the wall clock is back to where it should be"),
+            ClockAlarm::Returned => tracing::info!("the wall clock is back at its expected time"),
             ClockAlarm::SetBack(by_ms) => {
-                tracing::warn!(by_ms, "the wall clock was set back; scheduled messages come later");
+                tracing::warn!(by_ms, "the wall clock was set back; scheduled messages are delivered later");
             }
         }
     }
 
-    /// By how much the wall clock leapt ahead, while that is doubted; milliseconds.
+    /// How far ahead the wall clock leapt, in milliseconds, while the leap is doubted.
     pub fn doubted_ms(&self) -> Option<i64> {
         self.guard.lock().unwrap_or_else(PoisonError::into_inner).doubted_ms()
     }

@@ -1,4 +1,4 @@
-//! Damage that was met in the log, remembered for health checks and tools.
+//! Damage found in the log, remembered for health checks and tools.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -8,19 +8,19 @@ use kerolox_log::{DamagedRange, LogError};
 use crate::error::StoreError;
 use crate::state::QueueRepair;
 
-/// Ranges that are remembered; a log with more has other problems.
+/// Number of ranges that are remembered; a log with more has other problems.
 const RANGES_MAX: usize = 1000;
 
-/// Damaged ranges by where they begin.
+/// Damaged ranges by their beginning.
 #[derive(Default)]
 pub(crate) struct Damage {
     ranges: Mutex<BTreeMap<u64, DamagedRange>>,
-    /// What it did to the index when that was brought up to date; known when the store is open.
+    /// Effect on the index when it was brought up to date; known once the store is open.
     repairs: OnceLock<Vec<QueueRepair>>,
 }
 
 impl Damage {
-    /// Remembers a range, and says so in the process's log the first time.
+    /// Remembers a range, and logs it the first time.
     pub(crate) fn note(&self, range: &DamagedRange) {
         let mut ranges = self.ranges.lock().unwrap_or_else(PoisonError::into_inner);
         let before = ranges.range(..=range.position).next_back();
@@ -32,7 +32,7 @@ impl Damage {
         ranges.insert(range.position, range.clone());
     }
 
-    /// Remembers what an error says about damage, and passes it on.
+    /// Remembers the damage that an error reports, and passes the error on.
     pub(crate) fn notice(&self, error: LogError) -> LogError {
         if let LogError::Damaged(range) = &error {
             self.note(range);
@@ -40,7 +40,7 @@ impl Damage {
         error
     }
 
-    /// Remembers what became of the queues when the store was opened, and says so in the process's log.
+    /// Remembers the effect on the queues when the store was opened, and logs it.
     pub(crate) fn note_repairs(&self, repairs: &[QueueRepair]) {
         for repair in repairs.iter().take(RANGES_MAX) {
             tracing::error!("the index was brought up to date over damage in the log: {repair}");
@@ -58,7 +58,7 @@ impl Damage {
 }
 
 impl StoreError {
-    /// Whether a record could not be read because the log is damaged there. Trying again will not help; everything else
+    /// Whether a record could not be read because the log is damaged there. A retry will not help; everything else
     /// stays readable.
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Log(LogError::Damaged(_)))

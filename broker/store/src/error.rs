@@ -5,7 +5,7 @@ use kerolox_log::LogError;
 
 use crate::kv::KvError;
 
-/// The engine cannot open, read or fold.
+/// The engine cannot open, read or apply.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The log failed.
@@ -14,29 +14,29 @@ pub enum StoreError {
     /// The index's store failed.
     #[error(transparent)]
     Kv(#[from] KvError),
-    /// A record of the log cannot be understood.
+    /// A record of the log cannot be decoded.
     #[error("record at position {position}: {source}")]
     Record {
-        /// Where it lies.
+        /// Position of the record.
         position: u64,
-        /// What is wrong.
+        /// The error.
         source: RecordError,
     },
-    /// A value of the index cannot be understood.
+    /// A value of the index cannot be decoded.
     #[error("the index is damaged: it holds a malformed {0}")]
     Index(String),
-    /// The data folder belongs to somebody else.
+    /// The data folder belongs to another broker group.
     #[error(
         "this data folder belongs to broker group {found:?}, not {wanted:?}; choose another --data folder or the right --group"
     )]
     ForeignData {
-        /// Whose it is.
+        /// Broker group that owns the folder.
         found: String,
-        /// Who asked.
+        /// Broker group that was configured.
         wanted: String,
     },
-    /// Whoever opens the store wanted it no more ([`crate::StoreOpening::stop`]).
-    #[error("opening the store was stopped; the next start goes on from there")]
+    /// Opening was cancelled ([`crate::StoreOpening::stop`]).
+    #[error("opening the store was cancelled; the next start continues from there")]
     Stopped,
     /// A thread of the engine could not be started.
     #[error("cannot start the {0} thread: {1}")]
@@ -44,7 +44,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Why the index has to be made anew from the log, if that is what is wrong.
+    /// Why the index has to be rebuilt from the log, if it is damaged.
     pub fn index_damage(&self) -> Option<String> {
         match self {
             Self::Kv(KvError::Damaged(reason)) => Some(reason.clone()),
@@ -54,7 +54,7 @@ impl StoreError {
     }
 }
 
-/// A proposed record was not stored, or nobody knows whether it was.
+/// A proposed record was not stored, or its outcome is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProposeError {
     /// Too many bytes wait for the disk; nothing was stored.
@@ -62,41 +62,42 @@ pub enum ProposeError {
         "the disk cannot keep up ({waiting} bytes wait for it, the limit is {limit}); try again a little later"
     )]
     Busy {
-        /// Bytes that wait.
+        /// Bytes that wait for the disk.
         waiting: usize,
-        /// Bytes that may wait.
+        /// Limit of waiting bytes.
         limit: usize,
     },
     /// The disk is nearly full; nothing was stored.
     #[error(
-        "the broker's disk is nearly full, so it takes no new messages until there is room again; make room on the disk, or lower retention.time or retention.log-size"
+        "the broker's disk is nearly full, so it accepts no new messages until there is space again; free space on the disk, or lower retention.time or retention.log-size"
     )]
     NoRoom,
-    /// The log cannot take it at the moment, for want of files that can be opened; nothing was stored.
-    #[error("the broker's log cannot take it at the moment, try again: {0}")]
+    /// The log cannot accept it at the moment, for lack of descriptors; nothing was stored.
+    #[error("the broker's log cannot accept it at the moment, try again: {0}")]
     NotNow(String),
     /// The log refuses writes after a failure. The record that met the failure may or may not be stored.
     #[error("the broker's log is read-only: {0}")]
     ReadOnly(String),
-    /// This member of the broker group does not rule it; nothing was stored.
+    /// This member is not the master of the broker group; nothing was stored.
     #[error("this broker is not the master of its group at the moment; try again")]
     NotMaster,
-    /// The reign ended before enough members of the broker group had it: it may be kept or not.
+    /// The reign ended before enough members of the broker group had the record: its outcome is unknown.
     #[error(
-        "another member became the master of this broker group before it was confirmed; whether it is kept shows when it is looked for"
+        "another member became the master of this broker group before it was confirmed, so the outcome is unknown; query the message to find out"
     )]
     Deposed,
-    /// The master has stored it, but not enough members of the broker group confirmed it in time: it may be kept or not.
+    /// The master has stored the record, but not enough members of the broker group confirmed it in time: its outcome is
+    /// unknown.
     #[error("it is stored, but the slaves of this broker group did not confirm it within {0:?}")]
     Unconfirmed(std::time::Duration),
     /// Too few members are in sync; nothing was stored.
     #[error(
-        "only {in_sync} members of this broker group are in sync, and {needed} have to be (replication.min-in-sync); nothing was stored: start the other members, or lower the setting"
+        "only {in_sync} members of this broker group are in sync, and {needed} are required (replication.min-in-sync); nothing was stored: start the other members, or lower the setting"
     )]
     NotInSync {
         /// Members in sync, the master included.
         in_sync: usize,
-        /// Members that have to be.
+        /// Members that have to be in sync.
         needed: usize,
     },
     /// The engine is shutting down; nothing was stored.

@@ -1,8 +1,8 @@
-//! What holds stored records back until enough members of the broker group have them.
+//! The gate that holds stored records back until enough members of the broker group have them.
 //!
-//! A record is applied, and so answered and seen, in the order of the log, and not before its own condition holds: that it
-//! is confirmed, or, if its sender asked for no more, that the master is sure to rule still. So one that waits for
-//! slaves holds up what lies behind it, but nothing that lies before.
+//! A record is applied, and so answered and visible, in the order of the log, and only once its own condition holds: it is
+//! confirmed, or, if its sender required no more, the master is sure that it still rules. So a record that waits for
+//! slaves delays the records behind it, but none before it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -17,7 +17,7 @@ pub(crate) struct Gate {
     all: AtomicU64,
     high_watermark: AtomicU64,
     lease_until: AtomicU64,
-    /// The leadership is over: what waits is never going to be confirmed here.
+    /// Set when the leadership is over: waiting records will never be confirmed here.
     is_shut: AtomicBool,
 }
 
@@ -28,8 +28,8 @@ impl Gate {
         self.is_shut.store(false, Ordering::Release);
     }
 
-    /// Takes newer knowledge. It may say less than before, when a member is about to join that does not have everything yet:
-    /// what was let through stays so. Tells whether it may let through what it did not before.
+    /// Takes a newer status. It may say less than before, when a member that lacks some records is about to join: records
+    /// that passed stay applied. Returns whether more records may pass now.
     pub(crate) fn set(&self, status: CommitStatus) -> bool {
         let led = self.leads();
         let all = self.all.swap(status.all, Ordering::AcqRel);
@@ -46,7 +46,7 @@ impl Gate {
         self.is_shut.load(Ordering::Acquire)
     }
 
-    /// Whether records that end at `end` and ask for this may be applied.
+    /// Whether records that end at `end` and require `replicas` may be applied.
     pub(crate) fn lets_through(&self, replicas: ReplicaRequirement, end: u64) -> bool {
         let is_asked_for_lease = replicas == ReplicaRequirement::Master && !self.is_shut();
         lets_through(&self.status(), replicas, end, is_asked_for_lease.then(clock_reading))
@@ -57,12 +57,12 @@ impl Gate {
         !self.is_shut() && self.status().holds_lease(clock_reading())
     }
 
-    /// Before this everything is so well held that an election preserves it.
+    /// Everything before this is held by enough members for an election to preserve it.
     pub(crate) fn high_watermark(&self) -> u64 {
         self.high_watermark.load(Ordering::Acquire)
     }
 
-    /// What was told last.
+    /// The last status.
     pub(crate) fn status(&self) -> CommitStatus {
         CommitStatus {
             all: self.all.load(Ordering::Acquire),
@@ -72,7 +72,7 @@ impl Gate {
     }
 }
 
-/// Whether a leader with this status may apply, and so answer, records that end at `end` and ask for so many members; its own log is
+/// Whether a leader with this status may apply, and so answer, records that end at `end` and require so many members; its own log is
 /// durable up to there. `now` is the time, for a leader that has not stepped down.
 pub fn lets_through(
     status: &CommitStatus,
@@ -97,7 +97,7 @@ pub fn clock_reading() -> ClockReading {
     ClockReading { mono_ms: mono_ms(), wall_ms }
 }
 
-/// Milliseconds of a clock that never runs backwards, and that goes on while the machine sleeps: leases go by it.
+/// Milliseconds of a clock that never runs backwards and keeps running while the machine sleeps: the clock for leases.
 pub fn mono_ms() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let (seconds, nanos) = (u64::try_from(time.tv_sec), u64::try_from(time.tv_nsec));

@@ -1,5 +1,5 @@
-//! Applying durable batches and answering who waits; the indexer thread, which does that while the writer is busy, and
-//! flushes the index from time to time.
+//! Applying durable batches and answering their proposers; the indexer thread, which does that while the writer is
+//! busy, and flushes the index from time to time.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -16,23 +16,23 @@ use crate::state::{StateEvent, StateMachine};
 use crate::store::{AppliedRecord, BatchCompletion, Shared};
 use crate::writer::{self, Batch, Work};
 
-/// The index is flushed at least this often while something changes; what is not flushed is folded again after a crash.
+/// The index is flushed at least this often while it changes; unflushed records are applied again after a crash.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
 /// The index is flushed at the latest when this many keys changed, which bounds its memory.
 pub(crate) const FLUSH_KEYS: usize = 50_000;
 
-/// Changes the index. Whoever holds its lock is the only one who does: the indexer, or the writer when the indexer has
-/// nothing to do.
+/// Changes the index, exclusively for the thread that holds its lock: the indexer, or the writer when the indexer is
+/// idle.
 pub(crate) struct Applier {
     shared: Arc<Shared>,
     listener: Listener,
-    /// Batches that the indexer was handed and has applied.
+    /// Number of handed-over batches that are applied.
     taken: u64,
-    /// Since when something is applied that is not flushed.
+    /// Time of the first unflushed change.
     dirty_since: Option<Instant>,
-    /// Whether it was told that the index cannot be written for the moment.
+    /// Set once the log line was written that the index cannot be written for the moment.
     is_told: bool,
-    /// The index failed, and what it would flush is not whole.
+    /// Set when the index failed, and its unflushed changes are incomplete.
     failed: bool,
 }
 
@@ -41,14 +41,14 @@ impl Applier {
         Self { shared, listener, taken: 0, dirty_since: None, is_told: false, failed: false }
     }
 
-    /// Whether everything is applied that the indexer was handed, `handed` batches.
+    /// Whether all `handed` batches are applied.
     pub(crate) fn has_taken(&self, handed: u64) -> bool {
         assert!(self.taken <= handed, "no more is applied than was handed over");
         self.taken == handed
     }
 
-    /// Applies a batch that lies behind everything that was applied, tells the listener and answers who waits. True when
-    /// the indexer should be woken, to flush before long.
+    /// Applies a batch that follows everything applied so far, notifies the listener and answers the proposers. True
+    /// when the indexer should be woken, to flush before long.
     pub(crate) fn apply(&mut self, batch: Batch) -> bool {
         if let Err(error) = self.try_apply(batch) {
             self.fail(&error);
@@ -61,7 +61,7 @@ impl Applier {
     fn try_apply(&self, batch: Batch) -> Result<(), StoreError> {
         let mut answers = Vec::with_capacity(batch.waiting.len());
         let mut events = Vec::new();
-        // In memory before anybody can learn of them.
+        // In memory before any reader can learn of them.
         self.shared.tail.extend(batch.frames.iter().cloned());
         let applied = apply_all(&mut self.shared.write_state(), batch, &mut events, &mut answers);
         for event in &events {
@@ -86,8 +86,9 @@ impl Applier {
         self.patience() == Some(Duration::ZERO) || self.pending_len() >= FLUSH_KEYS
     }
 
-    /// Flushes the index, unless it holds records that a power cut or another master can still take: the index would show what
-    /// the log does not hold, and offsets that it gives to others. Says whether it did; if not, it can before long.
+    /// Flushes the index, unless it holds records that a power cut or another master can still take: the index would show
+    /// records that the log does not hold, at offsets that later go to others. Returns whether it flushed; otherwise it can
+    /// before long.
     fn flush_durable(&mut self) -> Result<bool, StoreError> {
         let applied = self.shared.read_state().applied();
         let durable = self.shared.reader.durable() >= applied || sabotage::is("flush-before-sync");
@@ -97,7 +98,8 @@ impl Applier {
         Ok(flushed)
     }
 
-    /// Flushes, unless the index's store lacks room at the moment: what waits stays in memory, and the log has it all.
+    /// Flushes, unless the index's store lacks space at the moment: the changes stay in memory, and the log has them
+    /// all.
     fn flush_if_possible(&mut self) -> Result<bool, StoreError> {
         match flush(&self.shared) {
             Err(StoreError::Kv(error)) if error.is_full() => {
@@ -113,17 +115,17 @@ impl Applier {
         }
     }
 
-    /// Whether so much waits to be flushed, of what is not safe, that no more should be added.
+    /// Whether the unflushed, uncommitted backlog is at its limit.
     fn is_full(&self) -> bool {
         self.pending_len() >= 2 * FLUSH_KEYS
             && self.shared.read_state().applied() > self.shared.gate.high_watermark()
     }
 
-    /// Without the index nothing can be answered truthfully: stop taking records.
+    /// Makes the store read-only: without the index no truthful answer is possible.
     fn fail(&mut self, error: &StoreError) {
         self.failed = true;
         match error.index_damage() {
-            Some(reason) => tracing::error!(reason, "nothing is stored until there is a new index"),
+            Some(reason) => tracing::error!(reason, "no record is stored until there is a new index"),
             None => {
                 tracing::error!(%error, "the index failed; the broker is read-only until it is restarted")
             }
@@ -132,7 +134,7 @@ impl Applier {
     }
 }
 
-/// What the indexer was asked for and cannot do yet, because something before it is not confirmed.
+/// A request to the indexer that has to wait until earlier records are confirmed.
 enum Waiting {
     Batch(Batch),
     Settle(u64, Sender<()>),
@@ -142,9 +144,9 @@ enum Waiting {
 pub(crate) struct Indexer {
     applier: Arc<Mutex<Applier>>,
     work: Receiver<Work>,
-    /// In the order in which it was asked for.
+    /// Requests in order of arrival.
     waiting: VecDeque<Waiting>,
-    /// Who wants to know of the next flush.
+    /// Senders to notify of the next flush.
     flushes: Vec<Sender<()>>,
 }
 
@@ -188,7 +190,7 @@ impl Indexer {
         }
     }
 
-    /// Does what was asked for, in order, up to the first thing that has to wait.
+    /// Serves the requests in order, up to the first that has to wait.
     fn do_what_is_possible(&mut self, applier: &mut Applier) -> Result<(), StoreError> {
         if applier.shared.gate.is_shut() {
             self.give_up();
@@ -206,12 +208,12 @@ impl Indexer {
                 Some(Waiting::Settle(end, answer)) => {
                     fold_until(&applier.shared, end, &mut |_, _| {})?;
                     applier.taken += 1;
-                    // Who asked may have gone away.
+                    // The requester may have gone away.
                     let _ = answer.send(());
                 }
                 Some(Waiting::Snapshot(answer)) => {
                     let parts = applier.shared.read_state().snapshot_bodies(false)?;
-                    // Without the writer nobody needs it.
+                    // Without the writer no thread needs the snapshot.
                     let _ = answer.send(parts);
                 }
                 None => {}
@@ -229,7 +231,7 @@ impl Indexer {
         }
     }
 
-    /// The reign is over: nobody will know here what becomes of what was not confirmed.
+    /// Ends the reign: the outcome of unconfirmed records is unknown here.
     fn give_up(&mut self) {
         for waiting in self.waiting.drain(..) {
             if let Waiting::Batch(batch) = waiting {
@@ -244,7 +246,7 @@ impl Indexer {
             && applier.flush_durable()?
         {
             for answer in self.flushes.drain(..) {
-                // Whoever asked may have given up waiting.
+                // The requester may have stopped waiting.
                 let _ = answer.send(());
             }
         }
@@ -252,15 +254,15 @@ impl Indexer {
     }
 }
 
-/// What who proposes is told.
+/// The reason in the answer to a proposer.
 fn why_refused(error: &StoreError) -> String {
     match error.index_damage() {
-        Some(_) => "its index is damaged and is made again; try again in a moment".to_owned(),
+        Some(_) => "its index is damaged and is being rebuilt; try again in a moment".to_owned(),
         None => error.to_string(),
     }
 }
 
-/// Applies a batch in order, and notes who is to be answered what; after a failure, everybody else of the batch learns of it.
+/// Applies a batch in order, and collects the answers for its proposers; a failure is the answer to all remaining ones.
 fn apply_all(
     index: &mut StateMachine,
     batch: Batch,
@@ -284,11 +286,11 @@ fn apply_all(
             }
         }
     }
-    assert!(frames.next().is_none(), "every record has one who waits for it");
+    assert!(frames.next().is_none(), "every record has a proposer");
     Ok(())
 }
 
-/// Writes what changed in the index to the key-value store. Only the thread that applies records may call this.
+/// Writes changes of the index to the key-value store. Only the thread that applies records may call this.
 pub(crate) fn flush(shared: &Shared) -> Result<(), StoreError> {
     let (applied, changes) = {
         let state = shared.read_state();
@@ -298,7 +300,7 @@ pub(crate) fn flush(shared: &Shared) -> Result<(), StoreError> {
         );
         (state.applied(), state.changes())
     };
-    // Readers go on while the batch is written: until `flushed`, they see the same values in memory.
+    // Readers continue while the batch is written: until `flushed`, they see these values in memory.
     shared.kv.write(changes)?;
     let mut state = shared.write_state();
     assert_eq!(state.applied(), applied, "nothing is applied while changes are flushed");

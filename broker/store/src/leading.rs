@@ -1,4 +1,4 @@
-//! From a parked log to one that takes proposals, and back.
+//! The transition from a parked log to one that accepts proposals, and back.
 
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
@@ -14,12 +14,12 @@ use crate::state::{StateEvent, StateMachine};
 use crate::store::{Store, spawn};
 use crate::writer::{self, Work, Writer};
 
-/// Tells when what was in the log before a reign is applied; gone without telling when the reign ends before.
+/// Notifies when all records from before a reign are applied; closed without a message when the reign ends first.
 pub type Settled = mpsc::Receiver<()>;
 
 impl Store {
-    /// Begins to rule without anybody else: everything in the log is confirmed. The index is brought up to date, over damage if
-    /// there is some, before this returns. With `epoch`, the reign begins with a record of it.
+    /// Begins to rule alone: everything in the log is confirmed. The index is brought up to date, over damage if there is some,
+    /// before this returns. With `epoch`, the reign begins with a record of it.
     ///
     /// # Errors
     /// [`StoreError`]
@@ -48,9 +48,9 @@ impl Store {
         self.start(log, epoch, last_ms, CommitStatus::ALONE).map(drop)
     }
 
-    /// Begins to rule: appends the record that opens the reign, and takes proposals. What lies in the log, and that record, are
-    /// applied when [`Self::confirm`] says that the in-sync set has them. The answer is where the record ends, and what tells
-    /// that it was applied.
+    /// Begins to rule: appends the record that opens the reign, and accepts proposals. The records in the log, and that record,
+    /// are applied when [`Self::confirm`] reports that the in-sync set has them. Returns the end of the record, and the
+    /// receiver that is notified once it is applied.
     ///
     /// # Errors
     /// [`StoreError`]
@@ -68,42 +68,42 @@ impl Store {
         Ok((opened, self.start(log, epoch, last_ms, CommitStatus::UNHEARD)?))
     }
 
-    /// Tells up to where the log is confirmed. Cheap; from any thread.
+    /// Sets the confirmed positions of the log. Cheap; from any thread.
     pub fn confirm(&self, status: CommitStatus) {
-        // Slaves answer many times a second, mostly that nothing has changed.
+        // Slaves answer many times a second, mostly without a change.
         if self.shared.gate.set(status) {
             self.look();
         }
     }
 
-    /// Has the indexer see what it can do.
+    /// Wakes the indexer to check for work.
     fn look(&self) {
         if let Some(work) = &*self.work.lock().unwrap_or_else(PoisonError::into_inner) {
-            // An indexer that is gone failed and said so.
+            // An indexer that is gone failed and logged it.
             let _ = work.send(Work::Look);
         }
     }
 
-    /// What was told last by [`Self::confirm`].
+    /// The last status passed to [`Self::confirm`].
     pub fn commit_status(&self) -> CommitStatus {
         self.shared.gate.status()
     }
 
-    /// Everything before this is held by so many members that no election loses it, and by this one.
+    /// Everything before this is held by this member and by enough others that no election loses it.
     pub fn safe(&self) -> u64 {
         self.shared.gate.high_watermark().min(self.shared.reader.durable())
     }
 
-    /// Whether nobody else rules at this moment, as far as this member can tell.
+    /// Whether no other member rules at this moment, as far as this member can tell.
     pub fn rules(&self) -> bool {
         self.shared.gate.leads()
     }
 
-    /// Ends the reign: what was proposed and is not confirmed is answered with an error, and nobody knows what becomes of it.
-    /// The log is parked, and the index goes back to what is certain. Blocks until the threads have ended.
+    /// Ends the reign: unconfirmed proposals are answered with an error, and their outcome is unknown. The log is parked, and
+    /// the index is reset to its certain state. Blocks until the threads have ended.
     ///
     /// # Errors
-    /// [`StoreError`] when the log failed, or the index cannot be read. With one that is damaged the store can only be retired.
+    /// [`StoreError`] when the log failed, or the index cannot be read. A store with a damaged index can only be retired.
     pub fn step_down(&self) -> Result<(), StoreError> {
         self.shared.gate.shut();
         self.shared.gate.set(CommitStatus::UNHEARD);
@@ -111,14 +111,14 @@ impl Store {
         let log = self.stop_threads().ok_or_else(|| self.log_failure())?;
         self.park(log, None);
         let shared = &self.shared;
-        // The overlay may hold records that are not confirmed, where the sender asked for no more than the master.
+        // The overlay may hold unconfirmed records, if the sender required only the master.
         *shared.write_state() = StateMachine::load(shared.kv.clone())?;
         shared.tail.truncate(shared.read_state().applied());
         Ok(())
     }
 
-    /// Ends the threads and closes the log, for a store whose index is damaged: another one is opened on the same log with a new
-    /// index. What was proposed and is not applied is answered with an error. Blocks until the threads have ended.
+    /// Ends the threads and closes the log, for a store with a damaged index: another one is opened on this log with a new
+    /// index. Proposals that are not applied are answered with an error. Blocks until the threads have ended.
     ///
     /// # Errors
     /// [`StoreError`] when the log failed: it must not be opened again by this process.
@@ -147,7 +147,7 @@ impl Store {
 
     fn take_log(&self) -> StandbyLogState {
         let parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner).take();
-        parked.expect("who rules steps down first")
+        parked.expect("a ruling store steps down first")
     }
 
     /// Writes the first record of a reign, and makes it durable.
@@ -168,7 +168,7 @@ impl Store {
         Err(StoreError::ForeignData { found: index.broker().to_owned(), wanted: self.broker.clone() })
     }
 
-    /// Writes the state behind damage to the log, so that the offsets that its messages got now stay theirs.
+    /// Writes the state behind damage to the log, so that its messages keep the offsets that they got now.
     fn fix_what_is_uncertain(&self, log: &mut Log, epoch: u32) -> Result<(), StoreError> {
         let mut index = self.shared.write_state();
         index.name_unknown_topics()?;
@@ -188,7 +188,7 @@ impl Store {
         let (work, asked) = mpsc::channel();
         let (syncs, to_sync) = mpsc::channel();
         let (settled, is_settled) = mpsc::channel();
-        // Before anything that is proposed.
+        // Before any proposal.
         work.send(Work::Settle(log.end(), settled)).expect("the receiver is here");
         let applier = Arc::new(Mutex::new(Applier::new(shared.clone(), self.listener.clone())));
         let writer = Writer {
@@ -219,7 +219,7 @@ impl Store {
         Ok(is_settled)
     }
 
-    /// Ends the threads; the answer is the log, if it did not fail.
+    /// Ends the threads; returns the log, if it did not fail.
     pub(crate) fn stop_threads(&self) -> Option<Log> {
         drop(self.proposals.lock().unwrap_or_else(PoisonError::into_inner).take());
         drop(self.work.lock().unwrap_or_else(PoisonError::into_inner).take());
@@ -241,5 +241,5 @@ impl Store {
     }
 }
 
-/// What is told of applied records.
+/// Called with the events of applied records.
 pub(crate) type Listener = Arc<dyn Fn(&StateEvent) + Send + Sync>;

@@ -1,13 +1,13 @@
 //! The storage engine of one broker: a commit log, and the state that follows from it.
 //!
-//! [`Store`] owns three threads. The *writer* takes proposed records, appends them in batches and makes each batch
-//! durable with one sync. Then the batch is applied to the [`state::StateMachine`] in log order, by the *indexer* or by a writer
-//! that has nothing else to do, and only then is a proposal answered, with the outcome that the state machine decided: the queue
-//! offset of a message, the winner of two decisions about one transaction. So nothing that is not durable can be seen,
-//! and a replica that applies the same records decides the same. The *syncer* makes durable what nobody waits for.
+//! [`Store`] owns three threads. The *writer* takes proposed records, appends them in batches and makes each batch durable with
+//! one sync. Then the batch is applied to the [`state::StateMachine`] in log order, by the *indexer* or by an otherwise idle
+//! writer, and only then is a proposal answered, with the outcome that the state machine decided: the queue offset of a message,
+//! the winner of two decisions about one transaction. So only durable records are visible, and replicas that apply equal records
+//! reach equal decisions. The *syncer* makes durable the records that no client waits for.
 //!
-//! The index keeps what changed since its last flush in memory and writes it to a [`kv::Kv`] in atomic batches that
-//! carry the log position they stand for. After a crash the state machine goes on from there; without any index it starts at
+//! The index keeps changes since its last flush in memory and writes them to a [`kv::Kv`] in atomic batches, each with the
+//! log position that it corresponds to. After a crash the state machine continues from there; without any index it starts at
 //! the beginning of the log.
 
 mod clock;

@@ -1,11 +1,11 @@
-//! Finding stored messages again: by id, by key, by time.
+//! Look-ups of stored messages: by id, by key, by time.
 //!
 //! # Look-ups
 //!
-//! A send computes hashes of the message id and the keys (`core::lookup`), the record carries them, and the index
-//! keeps hash and place in buckets, for each GiB of the log (`state/lookup.rs`). `store/src/lookup.rs` reads what
-//! it finds and compares it with what is wanted. Times need no index: in a queue they never run backwards, so
-//! halving finds them.
+//! A send computes hashes of the message id and the keys (`core::lookup`), the record carries them, and the index keeps
+//! hash and position in buckets, for each GiB of the log (`state/lookup.rs`). `store/src/lookup.rs` reads the records
+//! found and compares them with the query. Times need no index: in a queue they never run backwards, so a binary search
+//! finds them.
 
 use kerolox_core::record::{CarriedOrigin, MessageHeader, MessageHold, MessageRecord};
 use kerolox_core::timer::{ScheduledMessage, TimerPhase};
@@ -16,23 +16,23 @@ use crate::error::StoreError;
 use crate::state::{QueueEntry, StateMachine};
 use crate::store::Store;
 
-/// Records that one call reads at most: the hits of a common key may all be of another time.
+/// Maximum number of records that one call reads: the hits of a common key may all be of another time.
 const READS_MAX: usize = 1_000;
-/// Bytes of records after which one call ends, wanted or not.
+/// Bytes of records after which one call ends, whether they matched or not.
 const READ_BYTES_MAX: usize = 256 << 20;
 
-/// What part of the hits is wanted.
+/// The requested part of the hits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LookupPage {
-    /// Hits that lie before this position; [`FoundPage::next`] of the page before.
+    /// Only hits before this position; [`FoundPage::next`] of the previous page.
     pub before: u64,
-    /// Most hits.
+    /// Maximum number of hits.
     pub limit: usize,
     /// Bytes of hits after which a page is closed.
     pub bytes: usize,
-    /// Hits that were stored at or after this time, milliseconds since the Unix epoch.
+    /// Only hits that were stored at or after this time, milliseconds since the Unix epoch.
     pub since_ms: i64,
-    /// Hits that were stored before this time.
+    /// Only hits that were stored before this time.
     pub until_ms: i64,
 }
 
@@ -43,19 +43,19 @@ impl LookupPage {
     }
 }
 
-/// Where a stored message stands.
+/// The state of a stored message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MessageStanding {
-    /// Consumers can get it, or could.
+    /// Consumers can receive it, or could.
     Visible {
         /// Queue of its topic.
         queue: u32,
         /// Offset in the queue.
         offset: u64,
     },
-    /// It is or was a half message; when committed, it stands in its queue at its offset.
+    /// It is or was a half message; a committed one is in its queue at its offset.
     Half(Box<HalfMessage>),
-    /// It is or was a scheduled message; when delivered, it stands in its queue at its offset.
+    /// It is or was a scheduled message; a delivered one is in its queue at its offset.
     Timer(Box<ScheduledMessage>),
     /// Its topic was deleted, or its entry expired before its segment.
     Gone,
@@ -64,30 +64,30 @@ pub enum MessageStanding {
 /// A message that was found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FoundMessage {
-    /// Where it was first stored: its identity.
+    /// Position at which it was first stored: its identity.
     pub position: u64,
     /// When it was first stored, milliseconds since the Unix epoch.
     pub store_ms: i64,
     /// The message.
     pub message: MessageRecord,
-    /// Where it stands now.
+    /// Current state of the message.
     pub standing: MessageStanding,
 }
 
-/// Some of the messages that were found.
+/// A page of found messages.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct FoundPage {
     /// Newest first.
     pub messages: Vec<FoundMessage>,
-    /// Hits that cannot be read because the log is damaged there.
+    /// Number of hits that cannot be read because the log is damaged there.
     pub damaged: usize,
-    /// [`LookupPage::before`] of the next page, if there may be more.
+    /// [`LookupPage::before`] for the next page, if there may be more.
     pub next: Option<u64>,
 }
 
 impl Store {
-    /// The messages that are found under `hash` (see [`kerolox_core::lookup`]) and are what is wanted as `wanted` says,
-    /// newest first. A page may hold fewer than asked for, even none, and still have a next one.
+    /// The messages under `hash` (see [`kerolox_core::lookup`]) that `wanted` accepts, newest first. A page may hold
+    /// fewer than requested, even none, and still have a next one.
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
@@ -99,7 +99,7 @@ impl Store {
     ) -> Result<FoundPage, StoreError> {
         let mut found = FoundPage::default();
         let (mut bytes, mut read_bytes) = (0, 0);
-        // What is not applied yet is not visible yet.
+        // Records that are not applied yet are not visible yet.
         let positions = self.state().positions_of(hash, page.before);
         for (reads, position) in positions.enumerate() {
             let position = position?;
@@ -117,7 +117,7 @@ impl Store {
                 Err(error) => return Err(error),
             };
             read_bytes += frame.len as usize;
-            // Store times never run backwards, but a copy tells the time of the first one.
+            // Store times never run backwards, but a copy carries the time of the first record.
             if message.header.carried.is_none() && frame.store_ms < page.since_ms {
                 break;
             }
@@ -135,11 +135,11 @@ impl Store {
     }
 }
 
-/// A message of the log with its frame; `None` when it was never there or has expired.
+/// A message of the log with its frame; `None` when it never existed or has expired.
 pub type ReadMessage = Result<Option<(Frame, MessageRecord)>, StoreError>;
 
 impl Store {
-    /// The message at an offset of a queue; `None` when it was never there or has expired.
+    /// The message at an offset of a queue; `None` when it never existed or has expired.
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be read.
@@ -148,7 +148,7 @@ impl Store {
         self.read_entry(&entry)
     }
 
-    /// The message that an entry stands for; `None` when it has expired since the entry was looked up.
+    /// The message of an entry; `None` when it has expired since the entry was looked up.
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be read.
@@ -161,7 +161,7 @@ impl Store {
 }
 
 impl StateMachine {
-    /// Where the message stands whose record is this one; `None` if another record took this one's place.
+    /// The state of the message with this record; `None` if a newer record replaced it.
     fn standing(
         &self,
         frame: &Frame,
@@ -223,7 +223,7 @@ impl StateMachine {
         visible_ms: i64,
     ) -> Result<Option<(u32, u64)>, StoreError> {
         let expected = Some(header.queue);
-        // A message group may have been on its way to another queue.
+        // Its message group may have been moving to another queue.
         let others = header.slot.and_then(|_| Some(0..self.topics.by_id(header.topic_id)?.read_queues));
         let others = others.into_iter().flatten().filter(|queue| *queue != header.queue);
         for queue in expected.into_iter().chain(others) {
@@ -242,7 +242,7 @@ impl StateMachine {
         position: u64,
         visible_ms: i64,
     ) -> Result<Option<u64>, StoreError> {
-        /// Messages of one millisecond that are looked at together.
+        /// Messages of one millisecond that are read together.
         const STEP: usize = 256;
         let mut from = self.offset_at(topic_id, queue, visible_ms)?;
         loop {
@@ -262,7 +262,7 @@ impl StateMachine {
 }
 
 impl MessageStanding {
-    /// Queue and offset, if it is visible.
+    /// Queue and offset of a visible message.
     pub fn place(&self) -> Option<(u32, u64)> {
         match self {
             Self::Visible { queue, offset } => Some((*queue, *offset)),
@@ -276,7 +276,7 @@ impl MessageStanding {
         }
     }
 
-    /// One word for people.
+    /// The state in one word.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Visible { .. } => "visible",

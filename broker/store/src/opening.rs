@@ -1,11 +1,10 @@
-//! Bringing the index up to date when a store is opened: how far that is, and how to stop it.
+//! Progress and cancellation of the index update when a store is opened.
 //!
 //! # Start
 //!
-//! Ports first, then the store, on a thread of its own: `rpc/admission.rs` holds callers for some seconds,
-//! Telemetry streams longer, and tells the others to try again until the index is up to date
-//! (`store/src/opening.rs`), and only then does the broker register. A long rebuild makes durable what it has every
-//! two seconds, so the next start goes on from there.
+//! Ports first, then the store, on its own thread: `rpc/admission.rs` holds callers for some seconds, Telemetry streams
+//! longer, and tells the others to retry until the index is up to date (`store/src/opening.rs`), and only then does the
+//! broker register. A long rebuild makes its result durable every two seconds, so the next start continues from there.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,15 +19,15 @@ use crate::retention;
 use crate::state::ApplyOutcome;
 use crate::store::Shared;
 
-/// A rebuild that takes longer than this tells how far it is, and makes durable what it has, again and again: the next start
-/// goes on from there.
+/// A rebuild that takes longer than this regularly logs its progress and makes its result durable: the next start continues
+/// from there.
 const TELL_INTERVAL: Duration = Duration::from_secs(2);
-/// What waits to be flushed is counted once in so many records.
+/// The backlog of unflushed changes is checked once per this many records.
 const RECORDS_PER_COUNT: u64 = 64;
-/// The clock is looked at once in so many records.
+/// The clock is checked once per this many records.
 const RECORDS_PER_LOOK: u64 = 1024;
 
-/// Watches a store being opened, and can stop that. Shared by who opens and who watches.
+/// Observes a store being opened, and can cancel that. Shared by the opening thread and its observers.
 #[derive(Debug, Default)]
 pub struct StoreOpening {
     rebuild: Mutex<Option<Rebuild>>,
@@ -36,7 +35,7 @@ pub struct StoreOpening {
     is_stopped: AtomicBool,
 }
 
-/// A rebuild under way.
+/// A running rebuild.
 #[derive(Debug, Clone, Copy)]
 struct Rebuild {
     from: u64,
@@ -45,7 +44,7 @@ struct Rebuild {
 }
 
 impl StoreOpening {
-    /// How far the index is; `None` before the log was looked at.
+    /// Progress of the index; `None` before the log was read.
     pub fn progress(&self) -> Option<RebuildProgress> {
         let rebuild = (*self.rebuild.lock().unwrap_or_else(PoisonError::into_inner))?;
         let position = self.position.load(Ordering::Relaxed).clamp(rebuild.from, rebuild.end);
@@ -57,7 +56,7 @@ impl StoreOpening {
         })
     }
 
-    /// Asks for the end: opening the store fails with [`StoreError::Stopped`] at the next record that is to be applied.
+    /// Requests cancellation: opening the store fails with [`StoreError::Stopped`] at the next record to apply.
     pub fn stop(&self) {
         self.is_stopped.store(true, Ordering::Relaxed);
     }
@@ -77,28 +76,28 @@ impl StoreOpening {
     }
 }
 
-/// How far the index is, in log positions.
+/// Progress of the index, in log positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RebuildProgress {
-    /// Where it began.
+    /// Position at the start of the rebuild.
     pub from: u64,
     /// Everything before this is in the index.
     pub position: u64,
-    /// Where it will be up to date.
+    /// Position at which it will be up to date.
     pub end: u64,
-    /// Time that it has taken so far.
+    /// Time elapsed so far.
     pub elapsed: Duration,
 }
 
 impl RebuildProgress {
-    /// Hundredths of the work that are done, rounded down.
+    /// Percentage of the work that is done, rounded down.
     pub fn percent(&self) -> u8 {
         let all = u128::from(self.end - self.from);
         let percent = u128::from(self.position - self.from) * 100 / all.max(1);
         if all == 0 { 100 } else { u8::try_from(percent).unwrap_or(100) }
     }
 
-    /// Time that the rest takes if it goes on as so far; `None` while nobody can say.
+    /// Remaining time at the pace so far; `None` while it cannot be estimated.
     pub fn left(&self) -> Option<Duration> {
         let nanos_so_far = self.elapsed.as_nanos();
         let done = u128::from(self.position - self.from);
@@ -118,10 +117,10 @@ impl fmt::Display for RebuildProgress {
     }
 }
 
-/// Applies what the log holds beyond the index; returns the number of records. What is damaged is left out.
+/// Applies the records of the log beyond the index; returns their number. Damaged ranges are skipped.
 ///
-/// Everything that is applied here is durable: opening the log synced it. So the index may be flushed at any record, but
-/// for the middle of a snapshot.
+/// Everything applied here is durable: opening the log synced it. So the index may be flushed after any record, except
+/// in the middle of a snapshot.
 pub(crate) fn catch_up(shared: &Shared, opening: &StoreOpening) -> Result<u64, StoreError> {
     let from = apply_from(shared)?;
     opening.begin(from, shared.reader.end());
@@ -161,7 +160,7 @@ pub(crate) fn catch_up(shared: &Shared, opening: &StoreOpening) -> Result<u64, S
     Ok(records)
 }
 
-/// Where records are to be applied from: where the state stands, or where it begins.
+/// Position from which records are to be applied: that of the state, or the beginning.
 pub(crate) fn apply_from(shared: &Shared) -> Result<u64, StoreError> {
     let applied = shared.read_state().applied();
     match applied {
@@ -171,7 +170,7 @@ pub(crate) fn apply_from(shared: &Shared) -> Result<u64, StoreError> {
     }
 }
 
-/// Flushes, unless there is nothing to flush or only half of a snapshot, which is no state to start from.
+/// Flushes, unless there is nothing to flush, or half of a snapshot, which is no state to start from.
 fn flush_some(shared: &Shared) -> Result<(), StoreError> {
     if shared.read_state().pending_len() > 0 { flush(shared) } else { Ok(()) }
 }

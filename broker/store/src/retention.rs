@@ -1,21 +1,21 @@
-//! Giving up old segments and old messages without losing what is still needed of them.
+//! Removal of old segments and messages without losing records that are still needed.
 //!
-//! The order is what makes it safe at every moment: what is needed is repeated at the end of the log and durable; a trim
-//! record tells the state machine; the index is made durable, so that it never has to be rebuilt from what is gone; only then do
-//! the files go. A crash in between leaves something to do again, and nothing lost.
+//! The order makes it safe at every moment: needed records are repeated at the end of the log and made durable; a trim record
+//! informs the state machine; the index is made durable, so that it never has to be rebuilt from removed records; only then are
+//! the files removed. A crash in between leaves work to repeat, but no loss.
 //!
-//! [`Store::trim`] gives up whole segments, [`Store::expire`] the oldest messages of some queues: no file goes then, but
-//! nothing hinders the segments any more when all that is in them expired.
+//! [`Store::trim`] removes whole segments, [`Store::expire`] the oldest messages of some queues: that removes no file,
+//! but a segment whose messages have all expired can then be removed.
 //!
 //! # Retention
 //!
 //! Every segment begins with a snapshot of the state machine, so the log can be read from any segment on.
-//! `core/src/retention.rs` decides what goes (age, size of the log, free space), `tasks/retention.rs` of the broker
-//! looks, `store/src/retention.rs` does it: what is still needed is repeated at the end of the log, a trim record
-//! tells the state machine, the index is made durable, and only then do files go, all or none (`log/src/trim.rs`).
-//! A carried message keeps its offset, its transaction id and its times. A topic with a `retention.time` of its own
-//! gives up single messages: a trim record moves the first offsets of its queues, and a segment goes by age when no
-//! topic holds anything younger in it.
+//! `core/src/retention.rs` decides the removals (age, size of the log, free space), `tasks/retention.rs` of the broker
+//! checks regularly, `store/src/retention.rs` carries them out: needed records are repeated at the end of the log, a
+//! trim record informs the state machine, the index is made durable, and only then are files removed, all or none
+//! (`log/src/trim.rs`). A carried message keeps its offset, its transaction id and its times. A topic with its own
+//! `retention.time` expires single messages: a trim record moves the first offsets of its queues, and a segment is
+//! removed by age when no topic holds anything younger in it.
 
 use std::sync::mpsc;
 
@@ -28,45 +28,45 @@ use crate::error::{ProposeError, StoreError};
 use crate::state::{ApplyOutcome, ToCarry};
 use crate::store::{AppliedRecord, Shared, Store};
 
-/// A place where the log can be cut: the beginning of a segment that holds the whole state.
+/// A position at which the log can be cut: the beginning of a segment that holds the whole state.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrimPoint {
-    /// Base of the segment; everything before it can go.
+    /// Base of the segment; everything before it can be removed.
     pub before: u64,
     /// When the segment was begun, milliseconds since the Unix epoch: everything before it is older.
     pub since_ms: i64,
-    /// The first offsets that stay, of all queues that were written before it.
+    /// The first remaining offsets of all queues that were written before it.
     pub queues: Vec<QueueState>,
 }
 
-/// What a trim did.
+/// The result of a trim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TrimReport {
     /// Messages that were carried forward.
     pub carried: usize,
-    /// Bytes of the segments that went.
+    /// Bytes of the removed segments.
     pub bytes: u64,
 }
 
-/// A trim did not go through; everything is still there.
+/// A trim failed; nothing was removed.
 #[derive(Debug, thiserror::Error)]
 pub enum TrimError {
     /// The store cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A record behind the place repeats one before it; another place will do.
+    /// A record behind the position repeats one before it; another position will do.
     #[error("the log cannot be cut at {0}: a message behind it repeats one before it")]
     Hangs(u64),
-    /// The log does not take the records.
+    /// The log does not accept the records.
     #[error(transparent)]
     Propose(#[from] ProposeError),
 }
 
 impl Store {
-    /// The places where the log can be cut, oldest first. Each is read from the log when it is asked for.
+    /// The positions at which the log can be cut, oldest first. Each is read from the log when it is requested.
     pub fn trim_points(&self) -> impl Iterator<Item = Result<TrimPoint, StoreError>> {
         let segments = self.shared.reader.segments().into_iter().skip(1);
-        // What a trim gave up that failed in the end may have left some: they go with the next one.
+        // A failed trim may have left some segments: they are removed by the next one.
         let segments = segments.filter(|segment| {
             let index = self.state();
             segment.base >= index.trimmed() && !index.dedup.hangs_on(segment.base).is_ok_and(|hangs| hangs)
@@ -74,23 +74,24 @@ impl Store {
         segments.filter_map(|segment| trim_point(&self.shared, segment.base, segment.start).transpose())
     }
 
-    /// Where the log begins.
+    /// Position of the beginning of the log.
     pub fn log_start(&self) -> u64 {
         self.shared.reader.segments().first().map_or(0, |segment| segment.base)
     }
 
-    /// Bytes that the log takes.
+    /// Size of the log in bytes.
     pub fn log_bytes(&self) -> u64 {
         let segments = self.shared.reader.segments();
         segments.iter().map(|segment| segment.end - segment.base).sum()
     }
 
-    /// Gives up everything before `point`, but for what is still needed. Blocks for as long as that takes; one at a time.
+    /// Removes everything before `point`, except records that are still needed. Blocks for as long as that takes; one at
+    /// a time.
     ///
     /// # Errors
-    /// [`TrimError`]; trying again is fine.
+    /// [`TrimError`]; a retry is safe.
     pub fn trim(&self, point: &TrimPoint) -> Result<TrimReport, TrimError> {
-        assert!(point.before <= self.shared.reader.durable(), "what is not durable is not given up");
+        assert!(point.before <= self.shared.reader.durable(), "only durable records are removed");
         let needed = self.state().to_carry(point.before)?;
         let carried = self.carry(&needed)?;
         let record = Record::Trim(TrimRecord { before: point.before, queues: point.queues.clone() });
@@ -106,12 +107,12 @@ impl Store {
         Ok(TrimReport { carried, bytes })
     }
 
-    /// Gives up the messages of some queues before the offsets that `queues` name as `next`, but for those whose delivery
-    /// failed and that wait for their next attempt: they are repeated at the end of the log, and returned is their number.
-    /// Blocks until that is durable; one at a time.
+    /// Expires the messages of some queues before the offsets that `queues` name as `next`, except failed messages that
+    /// wait for their next attempt: these are repeated at the end of the log, and their number is returned. Blocks until
+    /// that is durable; one at a time.
     ///
     /// # Errors
-    /// [`TrimError`]; trying again is fine.
+    /// [`TrimError`]; a retry is safe.
     pub fn expire(&self, queues: Vec<QueueState>) -> Result<usize, TrimError> {
         let needed = self.state().to_carry_below(&queues)?;
         let carried = self.carry(&needed)?;
@@ -120,8 +121,8 @@ impl Store {
         Ok(carried)
     }
 
-    /// Repeats records at the end of the log, and returns how many. They are durable then: a trim must not be in a log that
-    /// lost them.
+    /// Repeats records at the end of the log, and returns their number. They are durable then: a trim must not be in a log
+    /// that lost them.
     fn carry(&self, needed: &[ToCarry]) -> Result<usize, TrimError> {
         if sabotage::is("no-carry-forward") {
             return Ok(0);
@@ -136,9 +137,10 @@ impl Store {
                         self.propose_and_wait(&earlier, FlushRequirement::Async)?;
                     }
                 }
-                // What cannot be read is lost with or without its segment; keeping that would stop retention for good.
+                // An unreadable message is lost with or without its segment; keeping that would stop retention for
+                // good.
                 Err(error) if error.is_damage() => {
-                    tracing::error!(%error, "a message that is still needed cannot be read, and goes with the others");
+                    tracing::error!(%error, "a message that is still needed cannot be read, and is removed with the others");
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -170,9 +172,9 @@ impl Store {
     }
 }
 
-/// Where a replay from nothing begins: where the log does, or, if it has been trimmed, at the first segment that begins with
-/// a whole snapshot, or would if that were not damaged. A crash can leave a segment without one before that: what is needed of it
-/// was carried forward.
+/// Position at which a replay from nothing begins: the beginning of the log, or, if it has been trimmed, the first segment that
+/// begins with a whole snapshot, or would if that were not damaged. A crash can leave a segment without one before that: the
+/// needed records of that segment were carried forward.
 pub(crate) fn apply_start(shared: &Shared) -> Result<u64, StoreError> {
     let segments = shared.reader.segments();
     if segments.first().is_some_and(|first| first.base > 0) {
@@ -226,7 +228,7 @@ pub(crate) fn trim_point(shared: &Shared, before: u64, start: u64) -> Result<Opt
     Ok(None)
 }
 
-/// Removes what a trim gave up before a crash kept it from going. Trims to come forget what they need of it.
+/// Removes the segments of a trim that a crash interrupted. Later trims drop the entries for them.
 pub(crate) fn finish_trim(shared: &Shared, folder: &dyn Folder) -> Result<(), StoreError> {
     let trimmed = shared.read_state().trimmed();
     if shared.reader.segments().first().is_some_and(|first| first.end <= trimmed) {

@@ -1,4 +1,4 @@
-//! A store whose log nobody writes to but the one who holds it: a slave's, or one that has not begun to rule.
+//! A store whose log is written only by its holder: a slave's, or one that has not begun to rule.
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::retention;
 use crate::state::{ApplyOutcome, StateEvent, StateMachine};
 use crate::store::{Shared, Store, encode};
 
-/// What is folded is flushed at least this often.
+/// Applied changes are flushed at least this often.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
 /// Records that are applied under one lock, so that readers get their turn.
 const RECORDS_PER_LOCK: usize = 64;
@@ -23,9 +23,9 @@ const RECORDS_PER_LOCK: usize = 64;
 /// The newest record of a log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct NewestRecord {
-    /// Its epoch; 0 when there is none.
+    /// Epoch of the record; 0 without one.
     pub epoch: u32,
-    /// Its store time, milliseconds since the Unix epoch.
+    /// Store time of the record, milliseconds since the Unix epoch.
     pub store_ms: i64,
 }
 
@@ -36,12 +36,12 @@ impl NewestRecord {
     }
 }
 
-/// A log that is not being written to.
+/// A log that no writer uses.
 pub(crate) struct StandbyLogState {
     pub(crate) log: Log,
-    /// Looked up when somebody wants to know.
+    /// The newest record, looked up on demand.
     pub(crate) newest: Option<NewestRecord>,
-    /// Where the first damage lies that opening found behind what was known to be durable.
+    /// Position of the first damage that opening found behind the durable end.
     pub(crate) torn: Option<u64>,
 }
 
@@ -59,12 +59,12 @@ impl Store {
         guard.is_some().then(|| StandbyLog { shared: &self.shared, folder: &self.folder, guard })
     }
 
-    /// Applies what the log holds before `position`, as far as it is durable here; `seen` is shown each record and what it did.
-    /// Only what is confirmed may be applied: nothing takes it back but throwing the index away. For one thread, while the log
-    /// is parked.
+    /// Applies the records of the log before `position`, as far as they are durable here; `seen` gets each record and its
+    /// outcome. Only confirmed records may be applied: they cannot be undone except by discarding the index. For one thread,
+    /// while the log is parked.
     ///
     /// # Errors
-    /// [`StoreError`]; damage among them, behind which a parked log is not folded.
+    /// [`StoreError`]; also for damage, behind which a parked log is not folded.
     pub fn fold_to(
         &self,
         position: u64,
@@ -83,7 +83,7 @@ impl Store {
         Ok(())
     }
 
-    /// Writes what was folded to the index's store.
+    /// Writes the applied changes to the index's store.
     ///
     /// # Errors
     /// [`StoreError`]
@@ -92,7 +92,7 @@ impl Store {
     }
 }
 
-/// Applies what the log holds before a position; `seen` is shown each record and what it did.
+/// Applies the records of the log before a position; `seen` gets each record and its outcome.
 pub(crate) fn fold_until(
     shared: &Shared,
     until: u64,
@@ -178,17 +178,17 @@ impl StandbyLog<'_> {
         }
     }
 
-    /// What the checksums of the log begin with.
+    /// Salt of the log.
     pub fn salt(&mut self) -> u64 {
         self.log().log.salt().get()
     }
 
-    /// Where the log's records end.
+    /// End of the log's records.
     pub fn end(&self) -> u64 {
         self.shared.reader.frames_end()
     }
 
-    /// Where the durable records end. The header of an empty segment does not count: another member's log may have a record in
+    /// End of the durable records. The header of an empty segment does not count: another member's log may have a record in
     /// its place.
     pub fn held(&self) -> u64 {
         if sabotage::is("empty-segment-counts") {
@@ -202,8 +202,7 @@ impl StandbyLog<'_> {
         self.log().log.room()
     }
 
-    /// Appends records of a reign; they are durable after [`Self::sync`]. The answer is where each of them lies, and how long
-    /// it is.
+    /// Appends records of a reign; they are durable after [`Self::sync`]. Returns the position and length of each.
     ///
     /// # Errors
     /// [`StoreError::Log`]
@@ -219,7 +218,7 @@ impl StandbyLog<'_> {
         Ok(places)
     }
 
-    /// Begins a segment with the state of the fold, which has to be at the end of the log.
+    /// Begins a segment with the current state, which has to be that of the end of the log.
     ///
     /// # Errors
     /// [`StoreError`]
@@ -239,7 +238,7 @@ impl StandbyLog<'_> {
     /// [`LogError`]
     pub fn append_copy(&mut self, position: u64, bytes: &Bytes) -> Result<CopiedLog, LogError> {
         if position < self.shared.reader.end() && position == self.end() {
-            // This log has begun a segment where the other one goes on in the old one.
+            // This log has begun a segment where the other one continues in the old one.
             self.cut(position)?;
         }
         let copied = self.log().log.append_copy(position, bytes)?;
@@ -247,7 +246,7 @@ impl StandbyLog<'_> {
         Ok(copied)
     }
 
-    /// Goes on in a segment that begins here in the other member's log.
+    /// Continues in a segment that begins here in the other member's log.
     ///
     /// # Errors
     /// [`LogError`]
@@ -255,7 +254,7 @@ impl StandbyLog<'_> {
         self.log().log.begin_copied_segment(base)
     }
 
-    /// Makes durable what was appended; the answer is where that ends.
+    /// Makes the appended records durable; returns their end.
     ///
     /// # Errors
     /// [`LogError`]; the log is read-only from then on.
@@ -266,13 +265,14 @@ impl StandbyLog<'_> {
         Ok(self.end())
     }
 
-    /// Gives up everything from `to` on. An index that knows more is thrown away: that never happens to what was confirmed.
+    /// Removes everything from `to` on. An index that is ahead of that is discarded, which never happens to confirmed
+    /// records.
     ///
     /// # Errors
     /// [`StoreError`]
     pub fn truncate(&mut self, to: u64) -> Result<(), StoreError> {
         if self.shared.read_state().applied() > to {
-            tracing::error!(to, "the log is cut behind what the index holds; the index is made again");
+            tracing::error!(to, "the log is cut before the end of the index; the index is rebuilt");
             *self.shared.write_state() = StateMachine::empty(self.shared.kv.clone())?;
         }
         self.cut(to)?;
@@ -280,9 +280,9 @@ impl StandbyLog<'_> {
         Ok(())
     }
 
-    /// Gives up what lies behind a record that a power cut tore, and says where that was. Opening the log keeps intact records
-    /// behind damage, because a broker without slaves may have acknowledged them. A member of a group acknowledged nothing that
-    /// it had not synced, and the damage lies behind what was known to be: its master has what of it counts.
+    /// Removes everything behind a record that a power cut tore, and returns that position. Opening the log keeps intact
+    /// records behind damage, because a broker without slaves may have acknowledged them. A member of a group acknowledged only
+    /// records that it had synced, and the damage lies behind the known durable end: its master has every record that counts.
     ///
     /// # Errors
     /// [`StoreError`]
@@ -291,7 +291,7 @@ impl StandbyLog<'_> {
         if let Some(at) = torn {
             tracing::warn!(
                 at,
-                "giving up what a power cut tore at the end of the log; it was not acknowledged"
+                "removing records that a power cut tore at the end of the log; they were not acknowledged"
             );
             self.truncate(at)?;
         }
@@ -305,7 +305,7 @@ impl StandbyLog<'_> {
     }
 }
 
-/// Reads what the newest record is: from the index, and what the log holds beyond it.
+/// Reads the newest record: from the index, and the log beyond it.
 pub(crate) fn newest(shared: &Shared) -> Result<NewestRecord, StoreError> {
     let (applied, mut newest) = {
         let index = shared.read_state();
@@ -313,7 +313,7 @@ pub(crate) fn newest(shared: &Shared) -> Result<NewestRecord, StoreError> {
     };
     let segments = shared.reader.segments();
     let last = segments.iter().rfind(|segment| segment.start < segment.end);
-    // Without an index, the newest segment that holds anything tells.
+    // Without an index, the newest non-empty segment determines it.
     let from = if applied == 0 { last.map_or(0, |segment| segment.start) } else { applied };
     for frame in shared.reader.scan(from.max(shared.reader.start())) {
         match frame {

@@ -1,4 +1,4 @@
-//! The engine's front: open, propose, look up, close.
+//! The engine's API: open, propose, look up, close.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
@@ -24,46 +24,46 @@ use crate::state::{ApplyOutcome, QueueRepair, StateEvent, StateMachine};
 use crate::tail::Tail;
 use crate::writer::{Proposal, Work};
 
-/// How the engine works.
+/// Settings of the engine.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
-    /// Broker group whose data this is.
+    /// Broker group that owns the data.
     pub broker: String,
     /// See [`LogOptions`].
     pub log: LogOptions,
     /// Bytes of proposals that may wait for the disk before more are refused.
     pub waiting_bytes_max: usize,
-    /// Longest time that a record which waits for no sync ([`FlushRequirement::Async`]) stays without one.
+    /// Maximum time that a record which requires no sync ([`FlushRequirement::Async`]) stays without one.
     pub flush_interval: Duration,
     /// Bytes of the newest messages that are kept in memory for reading.
     pub tail_bytes: usize,
 }
 
-/// What became of a proposed record.
+/// The result of a proposed record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AppliedRecord {
-    /// Where it lies in the log.
+    /// Position of the record in the log.
     pub position: u64,
     /// When it was stored, milliseconds since the Unix epoch.
     pub store_ms: i64,
-    /// What the state machine decided.
+    /// Decision of the state machine.
     pub outcome: ApplyOutcome,
 }
 
 /// Called once, on a thread of the engine, when a proposed record is durable and applied, or cannot be. Must not block.
 pub type ProposalCompletion = Box<dyn FnOnce(Result<AppliedRecord, ProposeError>) + Send>;
 
-/// The same for a batch: what became of each record, in order, or why none of them was stored.
+/// The completion of a batch: the result of each record, in order, or why none of them was stored.
 pub type BatchCompletion = Box<dyn FnOnce(Result<Vec<AppliedRecord>, ProposeError>) + Send>;
 
 /// Log positions, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogPositions {
-    /// End of what was appended.
+    /// End of the appended records.
     pub end: u64,
-    /// End of what is durable.
+    /// End of the durable records.
     pub durable: u64,
-    /// End of what the index holds.
+    /// End of the applied records.
     pub applied: u64,
 }
 
@@ -77,7 +77,7 @@ pub(crate) struct Shared {
     clock: Box<dyn Fn() -> i64 + Send + Sync>,
     waiting_bytes: AtomicUsize,
     failure: Mutex<Option<String>>,
-    /// Why nothing may be stored, whatever could be.
+    /// Why no record may be stored, although it could be.
     forbidden: OnceLock<String>,
 }
 
@@ -94,7 +94,7 @@ impl Shared {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes of proposals that are not stored.
+    /// Bytes of proposals that are not stored yet.
     pub(crate) fn waiting_bytes(&self) -> usize {
         self.waiting_bytes.load(Ordering::Acquire)
     }
@@ -103,7 +103,7 @@ impl Shared {
         self.waiting_bytes.fetch_sub(bytes, Ordering::AcqRel);
     }
 
-    /// The first failure stays.
+    /// Makes the engine refuse records; the first failure is kept.
     pub(crate) fn fail(&self, reason: &str) {
         let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         failure.get_or_insert_with(|| reason.to_owned());
@@ -125,11 +125,11 @@ pub struct Store {
     pub(crate) flush_interval: Duration,
     pub(crate) listener: Listener,
     waiting_bytes_max: usize,
-    /// The log, while no writer has it.
+    /// The log, while no writer owns it.
     pub(crate) parked: Mutex<Option<StandbyLogState>>,
-    /// Without it the writer ends.
+    /// Dropping it ends the writer.
     pub(crate) proposals: Mutex<Option<Sender<Proposal>>>,
-    /// The indexer ends when this and the writer's end of it are gone.
+    /// The indexer ends when this and the writer's sender are dropped.
     pub(crate) work: Mutex<Option<Sender<Work>>>,
     pub(crate) threads: Mutex<Threads>,
 }
@@ -143,7 +143,8 @@ pub(crate) struct Threads {
 
 impl Store {
     /// Opens the log in `folder` and the index in `kv`, brings the index up to date, and starts the engine's threads.
-    /// `clock` gives milliseconds since the Unix epoch; `listener` is called on a thread of the engine and must not block.
+    /// `clock` returns milliseconds since the Unix epoch; `listener` is called on a thread of the engine and must not
+    /// block.
     ///
     /// # Errors
     /// [`StoreError`]; nothing acknowledged is changed then.
@@ -157,11 +158,11 @@ impl Store {
         Self::open_watched(options, folder, kv, clock, listener, &StoreOpening::default())
     }
 
-    /// The same, for an index that may take long to be brought up to date: `opening` shows how far it is, and can stop it.
-    /// Blocks until everything in the log is in the index.
+    /// Opens a store whose index may need a long update: `opening` reports the progress, and can cancel it. Blocks until
+    /// everything in the log is in the index.
     ///
     /// # Errors
-    /// [`StoreError`]; [`StoreError::Stopped`] when it was stopped.
+    /// [`StoreError`]; [`StoreError::Stopped`] when it was cancelled.
     pub fn open_watched(
         options: StoreOptions,
         folder: Arc<dyn Folder>,
@@ -175,8 +176,8 @@ impl Store {
         Ok(store)
     }
 
-    /// Opens the log and the index of a member of a broker group, and applies nothing: what of the log is confirmed is for others
-    /// to say.
+    /// Opens the log and the index of a member of a broker group, and applies nothing: the caller decides which records are
+    /// confirmed.
     ///
     /// # Errors
     /// [`StoreError`]; nothing acknowledged is changed then.
@@ -245,11 +246,11 @@ impl Store {
         Ok(store)
     }
 
-    /// Proposes a record. `done` is called exactly once: when it is stored as `flush` says and applied, or when it
-    /// cannot be.
+    /// Proposes a record. `done` is called exactly once: when it is stored as `durability` requires and applied, or
+    /// when it cannot be.
     ///
-    /// Only messages are refused when too much waits for the disk. Everything else is small, and refusing it would hurt
-    /// more than it saves: consumers and producers would repeat what they have done already.
+    /// Only messages are refused when too much waits for the disk. All other records are small, and refusing them would
+    /// hurt more than it saves: consumers and producers would repeat finished work.
     pub fn propose(&self, record: &Record, durability: impl Into<AckDurability>, done: ProposalCompletion) {
         let one = |applied: Result<Vec<AppliedRecord>, ProposeError>| {
             done(applied.map(|mut all| all.pop().expect("one for each record")));
@@ -257,8 +258,8 @@ impl Store {
         self.propose_batch(std::slice::from_ref(record), durability, Box::new(one));
     }
 
-    /// Proposes records that share their fate: they are stored one behind the other, with nothing in between, and answered
-    /// together, or none is stored. (A crash before the answer may leave the first ones of them.) See [`Self::propose`].
+    /// Proposes records that succeed or fail together: they are stored consecutively and answered together, or none is
+    /// stored. (A crash before the answer may leave the first ones.) See [`Self::propose`].
     pub fn propose_batch(
         &self,
         records: &[Record],
@@ -268,7 +269,7 @@ impl Store {
         let mut durability = durability.into();
         let is_refusable = records.iter().any(is_new_message);
         let has_messages = records.iter().any(|record| matches!(record, Record::Message(_)));
-        // They remove ranges of the index at once, which nothing brings back if a power cut takes the record.
+        // They remove ranges of the index at once, which cannot be restored if a power cut takes the record.
         let removes = records.iter().any(|record| matches!(record, Record::Meta(_) | Record::Trim(_)))
             && !sabotage::is("meta-without-sync");
         if removes {
@@ -298,12 +299,12 @@ impl Store {
         }
     }
 
-    /// The time that records are stamped with, milliseconds since the Unix epoch. What compares with stamps goes by it.
+    /// The clock for record timestamps, milliseconds since the Unix epoch. Use it for comparisons with timestamps.
     pub fn now_ms(&self) -> i64 {
         self.shared.now_ms()
     }
 
-    /// The state, for look-ups. Hold the guard shortly: records are applied under the write lock.
+    /// The state, for look-ups. Hold the guard only briefly: records are applied under the write lock.
     pub fn state(&self) -> RwLockReadGuard<'_, StateMachine> {
         self.shared.state.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -316,15 +317,15 @@ impl Store {
         self.message(position, |reader| reader.read(position, len))
     }
 
-    /// The same without knowing its length.
+    /// Reads the message record at `position`, with its frame, without knowing its length.
     pub fn read_message_at(&self, position: u64) -> Result<(Frame, MessageRecord), StoreError> {
         self.message(position, |reader| reader.read_at(position))
     }
 
-    /// The same from what another member read at `position` of its copy of the log.
+    /// Decodes the message record that another member read at `position` of its copy of the log.
     ///
     /// # Errors
-    /// [`StoreError::Log`] when that is not what was written there, [`StoreError::Record`] when it is no message.
+    /// [`StoreError::Log`] when the bytes are not those of this log, [`StoreError::Record`] when it is no message.
     pub fn decode_message(&self, bytes: &Bytes, position: u64) -> Result<(Frame, MessageRecord), StoreError> {
         as_message(self.shared.reader.decode(bytes, position)?)
     }
@@ -345,8 +346,8 @@ impl Store {
         })
     }
 
-    /// Makes the index durable up to what was applied when this was called, or further. The log does not need it; it
-    /// shortens the next start. Waits until what was applied is synced.
+    /// Makes the index durable at least up to the records applied before this call. The log does not need it; it
+    /// shortens the next start. Waits until those records are synced.
     ///
     /// # Errors
     /// [`StoreError`] when the index cannot be written.
@@ -356,43 +357,42 @@ impl Store {
             Some(work) => work.send(Work::Flush(answer)).is_ok(),
             None => false,
         };
-        // An indexer that has ended flushed at its end, or failed and said so.
+        // An indexer that has ended flushed at its end, or failed and logged it.
         if asked {
             let _ = flushed.recv();
         }
         Ok(self.shared.kv.persist()?)
     }
 
-    /// Ranges of the log that could not be read since the store was opened, by position. There may be others that nobody
-    /// wanted to read yet.
+    /// Ranges of the log that could not be read since the store was opened, by position. Damage that no reader has met
+    /// yet is not included.
     pub fn damaged(&self) -> Vec<DamagedRange> {
         self.shared.damage.ranges()
     }
 
-    /// Queues that are not what they were before the log was damaged, because the index had to be brought up to date over
-    /// the damage when the store was opened.
+    /// Queues that changed because the index had to be brought up to date over damage when the store was opened.
     pub fn repairs(&self) -> Vec<QueueRepair> {
         self.shared.damage.repairs()
     }
 
-    /// The log, for reading it as it lies there.
+    /// The log, for raw reads.
     pub fn reader(&self) -> &LogReader {
         &self.shared.reader
     }
 
-    /// Where the log stands.
+    /// The current positions of the log.
     pub fn positions(&self) -> LogPositions {
         let applied = self.state().applied();
         LogPositions { end: self.shared.reader.end(), durable: self.shared.reader.durable(), applied }
     }
 
-    /// Has every record refused from now on, for good: what is stored would be lost.
+    /// Refuses every record from now on, for good: stored records would be lost.
     pub fn forbid(&self, reason: &str) {
-        // The first reason stays.
+        // The first reason is kept.
         let _ = self.shared.forbidden.set(reason.to_owned());
     }
 
-    /// Why every record is refused, of whoever it comes.
+    /// Fails with the reason if every record is refused.
     ///
     /// # Errors
     /// [`StoreError::Log`]
@@ -408,8 +408,8 @@ impl Store {
         self.shared.failure()
     }
 
-    /// Finishes what was proposed, flushes the index and closes the log. Proposals are refused from here on; look-ups
-    /// go on. Blocks until the threads have ended.
+    /// Finishes the proposed records, flushes the index and closes the log. Proposals are refused from here on;
+    /// look-ups still work. Blocks until the threads have ended.
     pub fn close(&self) {
         let ruling = self.stop_threads();
         let parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -428,7 +428,7 @@ impl Drop for Store {
     }
 }
 
-/// Whether a record is a message that somebody sends, and not one that is stored again because it must not be lost.
+/// Whether a record is a client's message, and not one that is stored again to be kept.
 fn is_new_message(record: &Record) -> bool {
     let Record::Message(MessageRecord { header, .. }) = record else { return false };
     header.carried.is_none() && header.dead.is_none()
@@ -442,7 +442,7 @@ pub(crate) fn spawn<T: Send + 'static>(
     thread.map_err(|error| StoreError::Thread(name, error))
 }
 
-/// The records with their bodies one behind the other in one piece of memory, and how long that is.
+/// The records with their bodies in one piece of memory, and its length.
 pub(crate) fn encode(records: &[Record]) -> (Vec<NewFrame>, usize) {
     let mut bodies = Vec::with_capacity(records.iter().map(Record::size_hint).sum());
     let mut ends = Vec::with_capacity(records.len());
@@ -461,7 +461,7 @@ pub(crate) fn encode(records: &[Record]) -> (Vec<NewFrame>, usize) {
     (records.iter().zip(ends).map(frame).collect(), bytes)
 }
 
-/// The message in a frame; the copy of a message keeps the time of the first one.
+/// The message in a frame; a carried copy keeps the time of the first record.
 fn as_message(frame: Frame) -> Result<(Frame, MessageRecord), StoreError> {
     let position = frame.position;
     let malformed = |source| StoreError::Record { position, source };

@@ -1,5 +1,5 @@
-//! The newest messages, kept in memory: most of them are read once or twice soon after they are stored, and then need
-//! neither the disk nor another checksum.
+//! The newest messages, kept in memory: most are read once or twice soon after they are stored, and then need neither
+//! the disk nor another checksum.
 
 use std::collections::VecDeque;
 use std::sync::{PoisonError, RwLock};
@@ -7,7 +7,7 @@ use std::sync::{PoisonError, RwLock};
 use kerolox_core::record::RecordKind;
 use kerolox_log::Frame;
 
-/// Frames in the order of their positions, the newest ones up to a number of bytes.
+/// The newest frames in the order of their positions, up to a number of bytes.
 pub(crate) struct Tail {
     bytes_max: usize,
     frames: RwLock<Frames>,
@@ -24,7 +24,7 @@ impl Tail {
         Self { bytes_max, frames: RwLock::default() }
     }
 
-    /// Adds messages, each behind everything that is there; other records are not read again and left out.
+    /// Adds messages, each behind all previous ones; other records are not read again and left out.
     pub(crate) fn extend(&self, frames: impl IntoIterator<Item = Frame>) {
         let mut tail = self.frames.write().unwrap_or_else(PoisonError::into_inner);
         for frame in frames.into_iter().filter(|frame| frame.kind == RecordKind::Message as u8) {
@@ -40,7 +40,7 @@ impl Tail {
         }
     }
 
-    /// Forgets what lies at `from` or behind it.
+    /// Forgets frames at `from` or behind it.
     pub(crate) fn truncate(&self, from: u64) {
         let mut tail = self.frames.write().unwrap_or_else(PoisonError::into_inner);
         while tail.queue.back().is_some_and(|frame| frame.position >= from)

@@ -14,45 +14,45 @@ use crate::error::ProposeError;
 use crate::indexer::Applier;
 use crate::store::{BatchCompletion, Shared};
 
-/// Most records of one batch; enough to make the cost of a sync small for each.
+/// Maximum number of records in one batch; enough to make the cost of a sync small for each.
 const BATCH_RECORDS_MAX: usize = 8192;
-/// Most bytes of one batch: keeps the wait of the first record short on slow disks.
+/// Maximum number of bytes in one batch: keeps the wait of the first record short on slow disks.
 const BATCH_BYTES_MAX: usize = 8 << 20;
 
-/// Most records that the writer applies itself; more are applied while it stores what comes next.
+/// Maximum number of records that the writer applies itself; larger batches are applied while it stores the next ones.
 const APPLY_RECORDS_MAX: usize = 1024;
 
-/// Bytes of a snapshot that leave room enough in any segment: brokers have none below a mebibyte.
+/// Size of a snapshot that leaves enough space in any segment: brokers have none below a mebibyte.
 const SMALL_SNAPSHOT: u64 = 64 << 10;
 
-/// A snapshot that takes longer is worth a line in the log.
+/// A snapshot that takes longer is logged.
 const SLOW_SNAPSHOT: Duration = Duration::from_millis(500);
 
-/// After this long without a record, the writer notes how far the log is durable.
+/// After this long without a record, the writer records how far the log is durable.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// Records that somebody wants to be in the log.
+/// Records proposed for the log.
 pub(crate) struct Proposal {
     pub(crate) records: Vec<NewFrame>,
-    /// Bytes of their bodies.
+    /// Bytes of the record bodies.
     pub(crate) bytes: usize,
     pub(crate) durability: AckDurability,
-    /// New messages are among them, which are refused when the disk is full; everything else uses what the log reserves for that.
+    /// Set when new messages are among them, which are refused when the disk is full; all other records use the log's reserve.
     pub(crate) is_refusable: bool,
     pub(crate) done: BatchCompletion,
 }
 
-/// What a batch needs before it is stored.
+/// The preparation of a batch before it is stored.
 struct Prepared {
-    /// What the segment begins with that was begun for it.
+    /// The first records of a segment that was begun for the batch.
     snapshot: Vec<NewFrame>,
-    /// Whether there is room for messages.
+    /// Whether there is space for messages.
     takes_messages: bool,
 }
 
 /// Why no segment was begun.
 enum NoSegment {
-    /// The log goes on in the old one, and tries again.
+    /// The log continues in the old one, and tries again.
     Later(LogError),
     Never(ProposeError),
 }
@@ -60,9 +60,9 @@ enum NoSegment {
 /// Records that are stored here.
 pub(crate) struct Batch {
     pub(crate) frames: Vec<Frame>,
-    /// How many members are to have them before they are applied.
+    /// Members that must have them before they are applied.
     pub(crate) replicas: ReplicaRequirement,
-    /// Who waits for how many of them, in order.
+    /// Completions in order, each with its number of records.
     pub(crate) waiting: Vec<(usize, BatchCompletion)>,
 }
 
@@ -73,21 +73,21 @@ impl Batch {
     }
 }
 
-/// What the writer asks of the indexer, in order.
+/// Requests of the writer to the indexer, in order.
 pub(crate) enum Work {
-    /// Apply what lies in the log before a position, as soon as it is confirmed, and tell.
+    /// Apply the log before a position, as soon as it is confirmed, and notify.
     Settle(u64, Sender<()>),
     /// Apply records.
     Apply(Batch),
-    /// Give the state after everything asked for before.
+    /// Return the state after all earlier requests.
     Snapshot(Sender<Vec<Bytes>>),
-    /// Write what changed in the index to its store.
+    /// Write the changes of the index to its store.
     Flush(Sender<()>),
-    /// Something was applied, or confirmed: see what is to be done.
+    /// Check for work: a record was applied, or confirmed.
     Look,
 }
 
-/// What the writer needs beside the log.
+/// State of the writer beside the log.
 pub(crate) struct Writer {
     pub(crate) log: Log,
     pub(crate) epoch: u32,
@@ -95,23 +95,23 @@ pub(crate) struct Writer {
     pub(crate) proposals: Receiver<Proposal>,
     pub(crate) work: Sender<Work>,
     pub(crate) applier: Arc<Mutex<Applier>>,
-    /// Batches that the indexer was handed.
+    /// Number of batches handed to the indexer.
     pub(crate) handed: u64,
-    /// To the thread that syncs what nobody waits for.
+    /// Channel to the syncer thread, for records that no client waits for.
     pub(crate) syncs: Sender<SyncTask>,
     pub(crate) last_ms: i64,
-    /// Longest time that a record which waits for no sync stays without one.
+    /// Maximum time that a record which requires no sync stays without one.
     pub(crate) flush_interval: Duration,
-    /// Since when there are records without a sync.
+    /// Time of the first record without a sync.
     pub(crate) unsynced_since: Option<Instant>,
-    /// Whether something was synced that the checkpoint may not know.
+    /// Whether a sync may be missing in the checkpoint.
     pub(crate) unnoted: bool,
-    /// Whether it was told that room or files are missing.
+    /// Whether the lack of space or files was logged.
     pub(crate) is_told: bool,
 }
 
 impl Writer {
-    /// Runs until every sender of proposals is gone; the answer is the log with everything durable, if it did not fail.
+    /// Runs until every sender of proposals is gone; returns the log with everything durable, if it did not fail.
     pub(crate) fn run(mut self) -> Option<Log> {
         loop {
             match self.next() {
@@ -123,7 +123,8 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        // The indexer ends when `work` is gone, and flushes what is durable then: everything, once the log is synced.
+        // The indexer ends when `work` is dropped, and flushes the durable records then: all of them, once the log is
+        // synced.
         let Self { mut log, shared, work, .. } = self;
         let synced = if log.failure().is_none() { log.sync() } else { return None };
         if let Err(error) = &synced {
@@ -134,7 +135,7 @@ impl Writer {
         synced.is_ok().then_some(log)
     }
 
-    /// Waits for a proposal, as long as nothing else is to be done.
+    /// Waits for a proposal, as long as there is no other work.
     fn next(&self) -> Result<Proposal, RecvTimeoutError> {
         match self.unsynced_since {
             Some(since) => self.proposals.recv_timeout(self.flush_interval.saturating_sub(since.elapsed())),
@@ -151,18 +152,18 @@ impl Writer {
     }
 
     fn sync(&mut self) -> Result<(), LogError> {
-        // Whatever comes of it, there is no second try.
+        // Whatever the result, there is no second try.
         self.unsynced_since = None;
         self.unnoted = true;
         self.log.sync()
     }
 
-    /// Lets the syncer make durable what is there, after it is done with what it was asked for before.
+    /// Lets the syncer make the appended records durable, after its previous task.
     fn sync_elsewhere(&mut self) -> Result<(), LogError> {
         self.unsynced_since = None;
         self.unnoted = true;
         let task = self.log.sync_elsewhere()?;
-        // If the syncer is gone, so is the task, and the log takes that for a failure.
+        // If the syncer is gone, so is the task, and the log counts that as a failure.
         let _ = self.syncs.send(task);
         Ok(())
     }
@@ -173,7 +174,7 @@ impl Writer {
     }
 
     fn fail(&mut self, error: &LogError) {
-        // Quiet moments have nothing to do any more: what they would try fails as well, with the same message.
+        // Quiet moments have no work any more: it would fail as well, with the same message.
         self.unsynced_since = None;
         self.unnoted = false;
         log_failed(&self.shared, error);
@@ -194,8 +195,8 @@ impl Writer {
         batch
     }
 
-    /// Appends a batch, syncs it if anything in it asks for that or the time has come, and applies it or hands it on. A
-    /// failure answers everybody in it and stays, unless it is want of room or files.
+    /// Appends a batch, syncs it if a record requires that or the time has come, and applies it or hands it on. A
+    /// failure answers all its proposers and is permanent, unless it is a lack of space or files.
     fn commit(&mut self, batch: Vec<Proposal>) {
         let (snapshot, batch) = match self.prepare(&batch) {
             Ok(Prepared { snapshot, takes_messages: true }) => (snapshot, batch),
@@ -223,7 +224,7 @@ impl Writer {
         match stored {
             Ok(frames) => {
                 let answered: usize = waiting.iter().map(|(count, _)| count).sum();
-                assert_eq!(answered, frames.len(), "every record has one who waits for it");
+                assert_eq!(answered, frames.len(), "every record has a proposer");
                 let batch = Batch { frames, replicas, waiting };
                 let is_quiet = batch.frames.len() <= APPLY_RECORDS_MAX && self.shared.waiting_bytes() == 0;
                 if is_quiet && self.shared.gate.lets_through(replicas, batch.end()) {
@@ -243,14 +244,15 @@ impl Writer {
         }
     }
 
-    /// The rest of a batch, without the messages in it, which are answered that there is no room.
+    /// Refuses the messages of a batch for lack of space; returns the rest of the batch.
     fn refuse_messages(&self, batch: Vec<Proposal>) -> Vec<Proposal> {
         let (messages, others) = batch.into_iter().partition(|proposal| proposal.is_refusable);
         self.refuse(messages, &ProposeError::NoRoom);
         others
     }
 
-    /// Sees to it that a batch fits: begins a segment if it needs one, and leaves the log's reserve to what is no message.
+    /// Makes space for a batch: begins a segment if it needs one, and keeps the log's reserve for records other than
+    /// messages.
     fn prepare(&mut self, batch: &[Proposal]) -> Result<Prepared, ProposeError> {
         if self.shared.gate.is_shut() {
             return Err(ProposeError::NotMaster);
@@ -281,14 +283,14 @@ impl Writer {
         Ok(Prepared { snapshot, takes_messages: true })
     }
 
-    /// Says that room or files are missing, until that is over.
+    /// Logs a lack of space or files once, until it is over.
     fn tell_once(&mut self, error: &LogError) {
         if !std::mem::replace(&mut self.is_told, true) {
-            tracing::warn!(%error, "the log cannot grow as it should; what cannot be taken is refused until it can");
+            tracing::warn!(%error, "the log cannot grow; records that do not fit are refused until it can");
         }
     }
 
-    /// What a failure of the log means for who proposed something.
+    /// Maps a failure of the log to the answer for proposers.
     fn refusal(&mut self, error: &LogError) -> ProposeError {
         if error.is_full() {
             ProposeError::NoRoom
@@ -301,7 +303,7 @@ impl Writer {
         }
     }
 
-    /// Applies a batch here, which spares a change of threads, or leaves it to the indexer if that is behind or flushing.
+    /// Applies a batch here, which saves a change of threads, or hands it to an indexer that is behind or flushing.
     fn apply(&mut self, batch: Batch) {
         let Ok(mut applier) = self.applier.try_lock() else { return self.hand_over(batch) };
         if !applier.has_taken(self.handed) {
@@ -311,7 +313,7 @@ impl Writer {
         let wake = applier.apply(batch);
         drop(applier);
         if wake {
-            // An indexer that is gone failed and said so.
+            // An indexer that is gone failed and logged it.
             let _ = self.work.send(Work::Look);
         }
     }
@@ -323,10 +325,10 @@ impl Writer {
         }
     }
 
-    /// Stores records that were prepared.
+    /// Stores prepared records.
     fn append(&mut self, records: Vec<NewFrame>, wants_sync: bool) -> Result<Vec<Frame>, ProposeError> {
         assert!(!records.is_empty(), "a batch holds records");
-        // Store times never run backwards, so that "by time" look-ups can search by halving.
+        // Store times never run backwards, so that look-ups by time can use a binary search.
         let store_ms = self.shared.now_ms().max(self.last_ms);
         self.last_ms = store_ms;
         let places = self.store(&records, store_ms, wants_sync).map_err(|error| self.refusal(&error))?;
@@ -342,8 +344,8 @@ impl Writer {
         Ok(records.into_iter().zip(places).map(frame).collect())
     }
 
-    /// Begins a segment with room for `needed` bytes, and returns the records that it has to begin with: the state,
-    /// so that the log can do without the segments before it.
+    /// Begins a segment with space for `needed` bytes, and returns its first records: the state, so that the log can do
+    /// without earlier segments.
     fn begin_segment(&mut self, needed: u64) -> Result<Vec<NewFrame>, NoSegment> {
         let began = Instant::now();
         let (answer, snapshot) = mpsc::channel();
@@ -354,11 +356,7 @@ impl Writer {
         let snapshot = frames_len(&frames);
         let made = began.elapsed();
         if made > SLOW_SNAPSHOT {
-            tracing::info!(
-                bytes = snapshot,
-                ?made,
-                "everything waited for the snapshot that begins a segment"
-            );
+            tracing::info!(bytes = snapshot, ?made, "snapshot at segment start blocked writes");
         }
         // However large the state, at most half of the log repeats it.
         let room = if snapshot > SMALL_SNAPSHOT { needed.max(snapshot) } else { needed };
@@ -377,7 +375,8 @@ impl Writer {
     }
 }
 
-/// The syncer thread: syncs what nobody waits for, so that the writer can go on. Runs until the writer is gone.
+/// The syncer thread: syncs the records that no client waits for, so that the writer can continue. Runs until the
+/// writer is gone.
 pub(crate) fn run_syncer(syncs: &Receiver<SyncTask>, shared: &Shared) {
     for task in syncs {
         if let Err(error) = task.run() {
@@ -387,7 +386,7 @@ pub(crate) fn run_syncer(syncs: &Receiver<SyncTask>, shared: &Shared) {
 }
 
 fn log_failed(shared: &Shared, error: &LogError) {
-    // A failure that another thread met first, and told, is met again.
+    // A failure that another thread met and logged first.
     if !matches!(error, LogError::ReadOnly(_)) {
         tracing::error!(%error, "the log failed and is read-only until the broker is restarted");
     }
@@ -399,7 +398,7 @@ pub(crate) fn snapshot_frames(bodies: Vec<Bytes>) -> Vec<NewFrame> {
     bodies.into_iter().map(|body| NewFrame { kind: RecordKind::Snapshot as u8, body }).collect()
 }
 
-/// Bytes that records take in the log.
+/// Size of records in the log, in bytes.
 pub(crate) fn frames_len(records: &[NewFrame]) -> u64 {
     records.iter().map(|record| kerolox_log::frame::frame_len(record.body.len()) as u64).sum()
 }
@@ -425,7 +424,7 @@ impl Writer {
     }
 }
 
-/// Answers everybody that their records were not stored, or that nobody knows.
+/// Answers all proposers that their records were not stored, or that the outcome is unknown.
 pub(crate) fn fail(waiting: Vec<(usize, BatchCompletion)>, reason: &ProposeError) {
     for (_, done) in waiting {
         done(Err(reason.clone()));

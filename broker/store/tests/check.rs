@@ -1,4 +1,4 @@
-//! Comparing an index with what follows from its log.
+//! Comparing an index with the state that follows from its log.
 
 use std::sync::Arc;
 
@@ -44,8 +44,8 @@ fn message(hold: MessageHold) -> Record {
     Record::Message(MessageRecord { header, system: Bytes::new(), content: Bytes::new() })
 }
 
-/// A topic and a group with 301 messages, one half message that is checked back by hand, one scheduled message, an
-/// acknowledgement, a lite topic, and message groups on their way to another queue.
+/// A topic and a group with 301 messages, one half message that is checked back manually, one scheduled message, an
+/// acknowledgement, a lite topic, and message groups moving to another queue.
 fn story() -> Vec<Frame> {
     let dedup = [("dedup".to_owned(), "id".to_owned())];
     let mut records = vec![
@@ -77,7 +77,7 @@ fn story() -> Vec<Frame> {
         system: Bytes::new(),
         content: Bytes::new(),
     }));
-    // What had one queue gets two, so that message groups have to move.
+    // The topic gets a second queue, so that message groups have to move.
     let types = vec![MessageType::Normal.into(), MessageType::Fifo.into()];
     records.push(change(MetaChange::PutTopic(Topic {
         types,
@@ -87,7 +87,7 @@ fn story() -> Vec<Frame> {
     frames(records)
 }
 
-/// The index that a broker has after these records; the first `flushed` of them in a batch of their own.
+/// A broker's index after these records; the first `flushed` of them are in a separate batch.
 fn index_of(frames: &[Frame], flushed: usize) -> Arc<MemKv> {
     let kv = Arc::new(MemKv::default());
     let mut index = StateMachine::empty(kv.clone()).expect("memory");
@@ -150,7 +150,7 @@ fn every_kind_of_difference_is_found() {
     }
 }
 
-/// What was deleted stays in the store until the position of the index moves on with it.
+/// Deleted entries stay in the store until its position advances with the flush.
 #[test]
 fn a_deletion_makes_no_difference_before_it_is_flushed_nor_behind() {
     let queue = FIRST_LITE_QUEUE;

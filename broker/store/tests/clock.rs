@@ -1,4 +1,4 @@
-//! A wall clock that leaps, and what is remembered and kept by time.
+//! A leaping wall clock, and its effect on memory and retention by time.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, mpsc};
@@ -82,7 +82,7 @@ fn a_leap_of_the_wall_clock_ends_no_window_and_makes_nothing_old() {
     let first = send(&store, "first");
     for number in 0..8 {
         passes(1_000, if number == 0 { FOUR_DAYS_MS } else { 0 });
-        // Each stamp of a later time would let go what is remembered of an earlier one.
+        // Each later timestamp would drop a part of the deduplication memory.
         send(&store, &format!("during {number}"));
         let again = send(&store, "first");
         assert!(repeats(&again, &first), "during the leap: {again:?}");

@@ -1,4 +1,4 @@
-//! A log that is damaged somewhere: the rest stays usable, and the damage is reported.
+//! A damaged log: the rest stays usable, and the damage is reported.
 
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -50,14 +50,14 @@ fn send(store: &Store, id: &str) -> u64 {
     propose(store, &Record::Message(message)).position
 }
 
-/// A store with ten messages; the answer holds their positions.
+/// A store with ten messages; returns their positions.
 fn filled(folder: &MemFolder, kv: &Arc<MemKv>) -> Vec<u64> {
     let store = open(folder, kv);
     propose(&store, &Record::Meta(MetaRecord { change: Some(MetaChange::PutTopic(Topic::new("t", 1))) }));
     (0..10).map(|i| send(&store, &format!("m{i}"))).collect()
 }
 
-/// Message ids by queue offset; nothing where the message cannot be read because of damage.
+/// Message ids by queue offset; `None` for an unreadable message.
 fn contents(store: &Store) -> Vec<Option<String>> {
     let entries = store.state().queues.entries(1, 0, 0, 1000).expect("reads");
     let read = entries.iter().map(|(_, entry)| match store.read_message(entry.position, entry.len) {
@@ -88,7 +88,7 @@ fn a_damaged_message_is_reported_when_it_is_read_and_the_others_stay() {
     let positions = filled(&folder, &kv);
     flip(&folder, positions[4]);
     let store = open(&folder, &kv);
-    assert_eq!(store.damaged(), [], "nobody has looked yet");
+    assert_eq!(store.damaged(), [], "no reader has met the damage yet");
     let mut expected = ids(0..10);
     expected[4] = None;
     assert_eq!(contents(&store), expected);
@@ -116,7 +116,7 @@ fn an_index_is_rebuilt_from_what_can_be_read() {
     assert_eq!(contents(&store).last(), ids([10]).last());
 }
 
-/// The device gives up a place in the middle of the log. The index has to be made from it all the same.
+/// The device loses a place in the middle of the log. The index is rebuilt all the same.
 #[test]
 fn an_index_is_rebuilt_around_what_the_device_cannot_read() {
     let (folder, kv) = (MemFolder::new(), Arc::new(MemKv::default()));
@@ -126,7 +126,7 @@ fn an_index_is_rebuilt_around_what_the_device_cannot_read() {
     drop(store);
     let bad = 4096..8192;
     folder.give_up(SEGMENT, bad.start..bad.start + 512);
-    // With an index nothing is missing but the messages themselves.
+    // With an index only the messages themselves are missing.
     let store = open(&folder, &kv);
     let found = contents(&store);
     assert_eq!(found.len(), 200);
@@ -143,12 +143,12 @@ fn an_index_is_rebuilt_around_what_the_device_cannot_read() {
     assert_eq!(contents(&store), ids(expected));
 }
 
-/// Nothing readable follows: perhaps the device is gone, and the index must not go on without what it cannot read now.
+/// Nothing readable follows: the device may be gone, and the index must not continue without the unreadable part.
 #[test]
 fn an_index_does_not_go_on_without_an_end_that_cannot_be_read() {
     let (folder, kv) = (MemFolder::new(), Arc::new(MemKv::default()));
     filled(&folder, &kv);
-    // The last record is longer than what is lost, so that the place where the log ends is fine.
+    // The last record is longer than the lost part, so that the end of the log is readable.
     let last = send(&open(&folder, &kv), &"x".repeat(9000));
     assert!(last < 4096);
     folder.give_up(SEGMENT, 4096..8192);

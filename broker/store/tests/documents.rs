@@ -9,7 +9,7 @@ use kerolox_core::topic::MessageType;
 use kerolox_core::transaction::{CheckAnswer, DecisionSource, TransactionPhase};
 use kerolox_store::kv::KeyFamily;
 
-/// Sources that declare what is stored.
+/// Sources that declare stored fields.
 const DECLARATIONS: [&str; 15] = [
     "broker/core/src/record/mod.rs",
     "broker/core/src/record/message.rs",
@@ -112,7 +112,7 @@ fn enumerations_are_described_with_their_numbers() {
         let values = values.into_iter().map(|(number, value)| (number.to_string(), value)).collect();
         assert_eq!(rows(section(&formats, name)), values, "section {name}");
     };
-    // Beyond the last value there is none.
+    // There are none beyond the last value.
     let all = |at: &dyn Fn(i32) -> Option<String>| (0..20).filter_map(|n| Some((n, at(n)?))).collect();
     check("MessageHold", all(&|n| MessageHold::try_from(n).ok().map(|value| format!("{value:?}"))));
     check("DeadReason", all(&|n| DeadReason::try_from(n).ok().map(|value| format!("{value:?}"))));
@@ -149,7 +149,7 @@ fn kinds_and_families_are_described() {
     }
 }
 
-/// Whether a test is there: `path::name`, or a path alone for all tests in a file.
+/// Whether a test exists: `path::name`, or a path alone for all tests in a file.
 fn is_there(test: &str) -> bool {
     let (path, name) = test.split_once("::").unwrap_or((test, ""));
     let source = read(path);
@@ -172,7 +172,7 @@ fn every_test_named_in_the_guarantees_exists() {
     assert!(held > 30, "only {held} tests were found: is the search still right?");
 }
 
-/// Everything between backticks is there: tests and functions that check, files, sabotage switches, and faults.
+/// Everything between backticks exists: tests and functions that check, files, sabotage switches, and faults.
 #[test]
 fn everything_named_in_the_scenarios_exists() {
     let scenarios = read("tests/SCENARIOS.md");
@@ -193,7 +193,7 @@ fn everything_named_in_the_scenarios_exists() {
     assert!(held > 80, "only {held} names were found: is the search still right?");
 }
 
-/// Each scenario has a line, which says what notices it or that nothing does.
+/// Each scenario has a line, which names a check or states that there is none.
 #[test]
 fn every_scenario_is_noticed_or_said_not_to_be() {
     let scenarios = read("tests/SCENARIOS.md");

@@ -122,7 +122,7 @@ fn power_cuts_keep_what_was_acknowledged_whatever_the_index_remembers() {
         }
         drop(store);
         folder.crash(round);
-        // The index is lost, is an older one, or is intact.
+        // The index is lost, older, or intact.
         kv = match round % 3 {
             0 => Arc::new(MemKv::default()),
             1 => old_index,
@@ -150,10 +150,10 @@ fn a_failing_disk_makes_the_store_read_only_and_says_why() {
         "{error}"
     );
     assert!(store.failure().is_some());
-    assert_eq!(contents(&store, 0), ["kept"], "what is not durable is not visible; reading goes on");
+    assert_eq!(contents(&store, 0), ["kept"], "only durable records are visible; reading goes on");
 }
 
-/// Nothing failed that was written, so nothing is in doubt: a restart is not needed to go on.
+/// No write failed, so nothing is in doubt: no restart is needed to continue.
 #[test]
 fn a_full_disk_refuses_new_messages_and_takes_decisions_and_goes_on_when_there_is_room() {
     let (folder, kv) = (MemFolder::new(), Arc::new(MemKv::default()));
@@ -173,7 +173,7 @@ fn a_full_disk_refuses_new_messages_and_takes_decisions_and_goes_on_when_there_i
         }
     };
     assert_eq!(refused, ProposeError::NoRoom);
-    assert!(sent < 40, "what was reserved takes some: {sent}");
+    assert!(sent < 40, "the reserved space takes some: {sent}");
     let release = Record::Release(ReleaseRecord { held, by: "p".into(), ..ReleaseRecord::default() });
     propose(&store, &release).expect("a decision is taken");
     assert_eq!(propose(&store, &message(0, MessageHold::None, "still full")), Err(ProposeError::NoRoom));
@@ -197,12 +197,12 @@ fn without_a_sync_a_record_is_answered_at_once_and_durable_a_little_later() {
     let done = Box::new(move |applied| sender.send(applied).expect("the test waits"));
     store.propose(&message(0, MessageHold::None, "soon"), FlushRequirement::Async, done);
     let applied = answer.recv().expect("answered").expect("stored");
-    assert!(applied.position >= before, "it lies behind what was durable");
+    assert!(applied.position >= before, "it lies behind the durable records");
     assert_eq!(contents(&store, 0), ["soon"]);
     while store.positions().durable <= applied.position {
         std::thread::sleep(Duration::from_millis(5));
     }
-    // A failed sync behind the answer makes the store read-only as well.
+    // A failed sync after the answer makes the store read-only as well.
     folder.fail(Some(DiskFault::Sync));
     store.propose(&message(0, MessageHold::None, "perhaps"), FlushRequirement::Async, Box::new(drop));
     while store.failure().is_none() {
@@ -256,7 +256,7 @@ fn events_tell_what_became_visible() {
     );
 }
 
-/// The state is larger than a segment: then segments grow, or each record would get one of its own, with the whole state.
+/// The state is larger than a segment: then segments grow, or each record would get a segment with the whole state.
 #[test]
 fn a_state_larger_than_a_segment_does_not_fill_the_log() {
     let folder = MemFolder::new();

@@ -1,4 +1,4 @@
-//! The golden fixture: a log of format version 1 that must be readable for ever, with exactly what it held.
+//! The golden fixture: a log of format version 1 that must stay readable for ever, with exactly its content.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ fn expected(name: &str) -> String {
     std::fs::read_to_string(fixture(name).join("contents.txt")).expect("the fixture is checked in")
 }
 
-/// A copy of a fixture's log, in a folder that goes when the first value is dropped.
+/// A copy of a fixture's log, in a folder that is removed when the first value is dropped.
 fn copy(name: &str) -> (tempfile::TempDir, Arc<OsFolder>) {
     let temporary = tempfile::tempdir().expect("a folder");
     contents::copy(&fixture(name).join("log"), temporary.path());
@@ -43,7 +43,7 @@ fn a_log_that_is_trimmed_today_holds_what_the_fixture_holds() {
     let (_temporary, folder) = copy("v1");
     let store = contents::open(folder.clone(), Arc::new(MemKv::default()));
     scenario::trim(&store);
-    // Snapshots tell the story of half messages, which those in `v1-trimmed` do not.
+    // Snapshots include the history of half messages; those in `v1-trimmed` do not.
     assert_eq!(contents::describe(&store, &*folder), expected("v1-trimmed-story"));
 }
 
@@ -70,14 +70,14 @@ fn an_index_of_any_earlier_moment_leads_to_the_same() {
     }
 }
 
-/// The writer of today still makes the bytes of version 1. When a later version writes something else on purpose, the
-/// fixture stays as it is, the new version gets one of its own, and this test moves to that one.
+/// The current writer still makes the bytes of version 1. When a later version writes other bytes on purpose, the
+/// fixture stays unchanged, the new version gets its own, and this test moves to that one.
 #[test]
 fn the_writer_makes_the_bytes_of_version_1() {
     let written = MemFolder::new();
     scenario::write(Arc::new(written.clone()));
     let golden = OsFolder::read_only(&fixture("v1").join("log")).expect("the fixture is checked in");
-    // What lies beside the segments has versions of its own.
+    // The files beside the segments have their own versions.
     let names = |folder: &dyn Folder| {
         let mut names = folder.list().expect("lists");
         names.retain(|name| name.ends_with(".log"));

@@ -38,7 +38,7 @@ fn propose(store: &Store, records: &[Record]) -> Vec<AppliedRecord> {
     answer.recv().expect("every proposal is answered").expect("stored")
 }
 
-/// A message with an id and a key; the content names both, as what a look-up finds is compared with that.
+/// A message with an id and a key; the content names both, as look-ups compare it with them.
 fn message(hold: MessageHold, id: &str, key: &str) -> Record {
     let header = MessageHeader {
         topic_id: 1,
@@ -114,7 +114,7 @@ fn a_message_is_found_by_its_id_and_says_where_it_stands() {
         let words =
             ["open", "committed", "rolled back"].map(|id| by_id(store, id).messages[0].standing.word());
         assert_eq!(words, ["prepared", "committed", "rolled-back"], "{name}");
-        assert_eq!(by_id(store, "nobody"), FoundPage::default(), "{name}");
+        assert_eq!(by_id(store, "unknown"), FoundPage::default(), "{name}");
     };
     check(&store, "in memory");
     store.flush_index().expect("flushes");
@@ -123,7 +123,7 @@ fn a_message_is_found_by_its_id_and_says_where_it_stands() {
     let store = open(&folder, &kv);
     check(&store, "after a start");
     drop(store);
-    check(&open(&folder, &Arc::new(MemKv::default())), "with an index made anew");
+    check(&open(&folder, &Arc::new(MemKv::default())), "with a rebuilt index");
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn a_time_gives_the_first_offset_from_there_on() {
     let (_, kv, store) = begin();
     let mut times = Vec::new();
     for i in 0..40 {
-        // Several messages of one time each.
+        // Several messages with equal times.
         let batch: Vec<Record> =
             (0..20).map(|j| message(MessageHold::None, &format!("m{i}-{j}"), "k")).collect();
         times.push(propose(&store, &batch)[0].store_ms);

@@ -1,4 +1,4 @@
-//! What the store says in the process's log; in a program of its own, because there is one subscriber for all of it.
+//! The store's log lines; a separate program, because there is one subscriber for the whole process.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};

@@ -1,6 +1,6 @@
-//! Message groups while their topic gets other numbers of queues, in seeded histories with restarts, indexes made anew and
-//! trims: the next message of a group is never visible in another queue before the consumers for whom order matters have
-//! finished what came before it, and in the end every group is where the number of queues puts it.
+//! Message groups while their topic gets other numbers of queues, in seeded histories with restarts, rebuilt indexes and
+//! trims: the next message of a group is never visible in another queue before the ordered consumers have finished the
+//! earlier ones, and in the end every group is in the queue that the number of queues determines.
 
 #[path = "support/machine.rs"]
 mod machine;
@@ -20,7 +20,7 @@ use kerolox_store::ApplyOutcome;
 use machine::{Machine, each_seed};
 
 const TOPIC: u32 = 1;
-/// The last one does not care about order.
+/// The last one is unordered.
 const GROUPS: [(u32, bool); 3] = [(1, true), (2, true), (3, false)];
 const SLOTS: u64 = 24;
 const QUEUES_MAX: u64 = 7;
@@ -30,15 +30,15 @@ const HISTORIES: u64 = 2_000;
 struct History {
     machine: Machine,
     write_queues: u32,
-    /// Queue and offset of what is visible, by slot, in order.
+    /// Queue and offset of visible messages, by slot, in order.
     visible: BTreeMap<u32, Vec<(u32, u64)>>,
     /// Offset before which a group has finished everything, by group and queue.
     floors: BTreeMap<(u32, u32), u64>,
     /// Ends of queues.
     ends: BTreeMap<u32, u64>,
-    /// What was found to be finished and not yet said.
+    /// Finished records that are not proposed yet.
     late: Vec<FinishedRecord>,
-    /// Positions and slots of what is held back.
+    /// Positions and slots of held messages.
     halves: Vec<(u64, u32)>,
     timers: Vec<(u64, u32)>,
 }
@@ -92,7 +92,7 @@ impl History {
         let slot = u32::try_from(self.machine.below(SLOTS)).expect("small");
         let header = MessageHeader {
             topic_id: TOPIC,
-            // What the rim expects may be outdated.
+            // The proposer's expectation may be outdated.
             queue: u32::try_from(self.machine.below(8)).expect("small"),
             message_id: format!("m{number}"),
             hold: hold.into(),
@@ -125,7 +125,7 @@ impl History {
         self.shown(slot, &ApplyOutcome::Visible { queue: timer.queue, offset: timer.offset });
     }
 
-    /// A message is visible: nothing of its slot in another queue may be unfinished.
+    /// A message became visible: no message of its slot in another queue may be unfinished.
     fn shown(&mut self, slot: u32, outcome: &ApplyOutcome) {
         let ApplyOutcome::Visible { queue, offset } = *outcome else { panic!("{outcome:?} is not visible") };
         let seed = self.machine.seed;
@@ -134,7 +134,7 @@ impl History {
         let before = self.visible.entry(slot).or_default();
         for (earlier, at) in before.iter().filter(|(earlier, _)| *earlier != queue) {
             for (group, _) in GROUPS.iter().filter(|(_, fifo)| *fifo) {
-                // What has expired is nobody's business any more.
+                // Expired messages no longer count.
                 let expired = index.queues.bounds(TOPIC, *earlier).min;
                 let floor = self.floors.get(&(*group, *earlier)).copied().unwrap_or(0).max(expired);
                 assert!(
@@ -166,7 +166,7 @@ impl History {
         }));
     }
 
-    /// What the broker does from time to time, up to the record.
+    /// The broker's regular check, up to the record.
     fn look(&mut self) {
         let index = self.machine.store().state();
         let Some(moving) = index.ordering.get(TOPIC) else { return };
@@ -181,7 +181,7 @@ impl History {
         }
     }
 
-    /// The record, perhaps after many others, and perhaps twice.
+    /// Proposes the record, perhaps after many others, and perhaps twice.
     fn say(&mut self) {
         let Some(finished) = self.machine.one_of(&self.late.clone()) else { return };
         self.machine.progress(ProgressItem::Finished(finished));
@@ -195,7 +195,7 @@ impl History {
         self.machine.put_topic(topic(self.write_queues));
     }
 
-    /// Something happens to the machine, and everything is as before.
+    /// Applies an event to the machine, after which everything is as before.
     fn machine(&mut self, happens: impl FnOnce(&mut Machine)) {
         let before = self.machine.store().state().ordering.all();
         happens(&mut self.machine);
@@ -213,7 +213,7 @@ impl History {
                 self.ack(group, queue, end);
             }
         }
-        // The second look is for slots that got something since the first one.
+        // The second check is for slots that got a message since the first one.
         for _ in 0..2 {
             self.look();
             for finished in std::mem::take(&mut self.late) {

@@ -1,4 +1,4 @@
-//! Opening a store whose index has much to catch up with: watched, stopped, and gone on with.
+//! Opening a store whose index has much to catch up with: progress, cancellation, and resumption.
 
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
@@ -31,7 +31,7 @@ fn open(folder: &MemFolder, kv: Arc<dyn Kv>, opening: &StoreOpening) -> Result<S
     Store::open_watched(options, Arc::new(folder.clone()), kv, || 1, |_| {}, opening)
 }
 
-/// A log over several segments.
+/// A log of several segments.
 fn written() -> MemFolder {
     let folder = MemFolder::new();
     let store = open(&folder, Arc::new(MemKv::default()), &StoreOpening::default()).expect("opens");
@@ -52,7 +52,7 @@ fn written() -> MemFolder {
     folder
 }
 
-/// What happens when the index is first written to its store.
+/// The action when the index is first written to its store.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum AtFirst {
     GoOn,
@@ -60,7 +60,7 @@ enum AtFirst {
     Sleep(Duration),
 }
 
-/// Looks at the progress whenever the index is written to its store or made durable.
+/// Records the progress whenever the index is written to its store or made durable.
 struct Watching {
     kv: MemKv,
     opening: Arc<StoreOpening>,
@@ -96,7 +96,7 @@ impl Kv for Watching {
     }
 
     fn write(&self, ops: Vec<WriteOp>) -> Result<(), KvError> {
-        // Before the state machine an index that starts from nothing is emptied.
+        // An index that starts from nothing is emptied before the state machine is created.
         if let Some(progress) = self.opening.progress() {
             let mut written = self.written.lock().expect("no panic");
             written.push(progress);
@@ -155,7 +155,7 @@ fn a_stopped_fold_is_gone_on_with() {
 fn a_long_fold_makes_durable_what_it_has() {
     let folder = written();
     let opening = Arc::new(StoreOpening::default());
-    // Longer than a replay may take without that.
+    // Longer than a replay may take without making the index durable.
     let slow = AtFirst::Sleep(Duration::from_millis(2100));
     let kv = Watching::new(MemKv::default(), &opening, slow);
     drop(open(&folder, kv.clone(), &opening).expect("opens"));
@@ -169,7 +169,7 @@ fn an_index_that_is_up_to_date_has_nothing_to_fold() {
     let kv = Arc::new(MemKv::default());
     drop(open(&folder, kv.clone(), &StoreOpening::default()).expect("opens"));
     let opening = StoreOpening::default();
-    // Nothing is to be applied, so nothing can be stopped.
+    // Nothing has to be applied, so nothing can be cancelled.
     opening.stop();
     drop(open(&folder, kv, &opening).expect("opens"));
     let progress = opening.progress().expect("the log was looked at");

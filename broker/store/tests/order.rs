@@ -1,4 +1,4 @@
-//! What must be durable before what: the log before the index, and the index before segments go.
+//! Order of durability: the log before the index, and the index before segments are removed.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
@@ -54,7 +54,7 @@ fn the_index_is_flushed_when_the_log_is_durable_and_not_before() {
     let store = open(&MemFolder::new(), kv.clone());
     propose(&store, &topic(), FlushRequirement::Sync);
     propose(&store, &message(), FlushRequirement::Async);
-    // Several times the interval at which the index is flushed.
+    // Several times the flush interval of the index.
     std::thread::sleep(Duration::from_millis(700));
     assert!(applied_of(&*kv).expect("reads").expect("an index") <= store.positions().durable);
     propose(&store, &message(), FlushRequirement::Sync);
@@ -74,7 +74,7 @@ fn an_index_that_knows_more_than_the_log_is_made_again() {
     assert_eq!(store.state().queues.bounds(1, 0).next, 0);
 }
 
-/// Counts how often it was asked to be durable.
+/// Counts the calls that make it durable.
 #[derive(Default)]
 struct Counting(MemKv, AtomicUsize);
 

@@ -1,4 +1,4 @@
-//! Indexes that are made over damage: no message that can be read is lost, and nobody's acknowledgement hits another one.
+//! Indexes that are made over damage: no readable message is lost, and no acknowledgement hits another message.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, mpsc};
@@ -68,7 +68,7 @@ fn show(held: u64, hold: MessageHold) -> Record {
     }
 }
 
-/// As the broker does it, with the id that it expects.
+/// Creates a topic like the broker, with the id that it expects.
 fn put_topic(store: &Store, name: &str) -> u32 {
     let id = store.state().topics.next_id();
     let topic = Topic { id, ..Topic::new(name, 2) };
@@ -133,15 +133,15 @@ fn story(held_in_ten: u64) -> Story {
     Story { frames: frames.collect(), folder, truth }
 }
 
-/// What consumers can see.
+/// A consumer's view.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct View {
     /// Topic name by id.
     topics: BTreeMap<u32, String>,
-    /// Message ids by topic, queue and offset; nothing where the message cannot be read.
+    /// Message ids by topic, queue and offset; `None` for an unreadable message.
     messages: BTreeMap<(u32, u32, u64), Option<String>>,
     done: BTreeSet<(u32, u32, u64)>,
-    /// Half messages that are undecided, and scheduled messages.
+    /// Undecided half messages, and scheduled messages.
     held: BTreeSet<u64>,
 }
 
@@ -174,7 +174,7 @@ impl View {
         self.messages.values().flatten().map(String::as_str).collect()
     }
 
-    /// Ids of messages that the group is done with.
+    /// Ids of messages that the group has finished.
     fn done_ids(&self) -> BTreeSet<&str> {
         self.done.iter().filter_map(|place| self.messages[place].as_deref()).collect()
     }
@@ -207,7 +207,7 @@ impl Story {
         self.check_in(&self.damage(damaged), damaged)
     }
 
-    /// What must hold whatever is damaged: `damaged` are the records in `folder` that cannot be read.
+    /// The invariants whatever is damaged: `damaged` are the unreadable records in `folder`.
     fn check_in(&self, folder: &MemFolder, damaged: &[usize]) -> View {
         let store = open(folder, &Arc::new(MemKv::default()));
         let view = View::of(&store);
@@ -232,9 +232,9 @@ impl Story {
         }
         let done = self.truth.done_ids();
         for id in view.done_ids() {
-            assert!(done.contains(id), "{what}: nobody acknowledged {id}");
+            assert!(done.contains(id), "{what}: {id} was never acknowledged");
         }
-        // It can be used, and the next index shows the same.
+        // It can be used, and the next index is equal.
         let topic_id = *view.topics.keys().next().expect("the first topic is as old as the log");
         let next = store.state().queues.bounds(topic_id, 0).next;
         let sent = propose(&store, &message(topic_id, 0, MessageHold::None, "new")).outcome;
@@ -258,7 +258,7 @@ fn one_damaged_record_costs_that_record_and_no_offset() {
     assert!(story.frames.len() > 250 && story.newest() > 20_000);
     for frame in 0..story.frames.len() {
         let view = story.check(&[frame]);
-        // What lies in the newest segment has no snapshot behind it.
+        // Records in the newest segment have no snapshot behind them.
         if story.frames[frame].position < story.newest() {
             let mut expected = story.truth.clone();
             let lost = match story.record(frame) {
@@ -271,7 +271,7 @@ fn one_damaged_record_costs_that_record_and_no_offset() {
     }
 }
 
-/// Nobody knows what became of a transaction that was open across the damage. The rest holds all the same.
+/// The outcome of a transaction that was open across the damage is unknown. The rest holds all the same.
 #[test]
 fn one_damaged_record_among_transactions_loses_no_other_message() {
     let story = story(2);
@@ -301,7 +301,7 @@ fn a_missing_segment_loses_no_other_message() {
         let mut bases: Vec<u64> =
             story.folder.names().iter().filter_map(|name| name.strip_suffix(".log")?.parse().ok()).collect();
         bases.sort_unstable();
-        // The first one holds the first topic, and the newest one may be the only one that is left.
+        // The first segment holds the first topic, and the newest one may be the only one left.
         for pair in bases[1..].windows(2) {
             let folder = story.folder.fork();
             folder.remove(&format!("{:020}.log", pair[0])).expect("removed");
@@ -333,7 +333,7 @@ fn the_queues_that_damage_concerns_are_named() {
     assert_eq!(store.repairs(), []);
 }
 
-/// A trim that comes behind the damage names offsets that the messages there do not have yet.
+/// A trim behind the damage names offsets that the messages there do not have yet.
 #[test]
 fn a_trim_behind_damage_expires_nothing_that_it_did_not_mean() {
     let story = story(0);
@@ -343,7 +343,7 @@ fn a_trim_behind_damage_expires_nothing_that_it_did_not_mean() {
     store.trim(&point).expect("trims");
     let truth = View::of(&store);
     store.close();
-    // Everything between the first snapshot that is left and the trim record.
+    // Everything between the first remaining snapshot and the trim record.
     let findings = LogInspector::open(&folder, InspectMode::Offline).expect("opens");
     let frames = findings.filter_map(|finding| match finding.expect("reads") {
         LogFinding::Record(frame) => Some(frame),
@@ -356,7 +356,7 @@ fn a_trim_behind_damage_expires_nothing_that_it_did_not_mean() {
         .map(|frame| frame.position)
         .collect();
     assert!(snapshots.len() > 2);
-    // Each alone, and all of them: then nothing tells the topics and offsets any more.
+    // Each alone, and all of them: then no record gives the topics and offsets any more.
     for lost in snapshots.chunks(1).chain([&snapshots[..]]) {
         let folder = folder.fork();
         lost.iter().for_each(|position| flip(&folder, *position));
@@ -366,7 +366,7 @@ fn a_trim_behind_damage_expires_nothing_that_it_did_not_mean() {
     }
 }
 
-/// An index that was interrupted while it was uncertain is made anew.
+/// An index that was interrupted while it was uncertain is rebuilt.
 #[test]
 fn an_index_that_was_left_uncertain_is_not_believed() {
     let story = story(2);

@@ -1,4 +1,4 @@
-//! Old segments go, and everything that is still needed stays.
+//! Old segments are removed, and every needed record stays.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, mpsc};
@@ -91,7 +91,7 @@ fn trim_points(store: &Store) -> Vec<TrimPoint> {
     store.trim_points().collect::<Result<_, _>>().expect("reads")
 }
 
-/// Compares the index of a store, which must not be in use, with what follows from the log that is left.
+/// Compares the index of a closed store with the state that follows from the rest of the log.
 fn compare(folder: &MemFolder, kv: &MemKv) -> StateComparison {
     let log = LogInspector::open(folder, InspectMode::Offline).expect("opens");
     let applied = applied_of(kv).expect("reads").expect("an index");
@@ -120,7 +120,7 @@ struct Built {
     late: (u64, u64),
 }
 
-/// Several segments with a bit of everything in the first one.
+/// Several segments, with records of all kinds in the first one.
 fn build() -> Built {
     let (folder, kv) = (MemFolder::new(), Arc::new(MemKv::default()));
     let store = open(&folder, &kv);
@@ -225,7 +225,7 @@ fn an_index_rebuilt_from_what_is_left_shows_the_same() {
     fill(&rebuilt, 0, 1);
     assert_eq!(rebuilt.state().queues.bounds(1, 0).next, 121);
     rebuilt.close();
-    // An index that is older than the log's beginning is of no use, and replaced.
+    // An index that is older than the log's beginning is useless, and replaced.
     let stale = build();
     stale.store.close();
     let old = Arc::new(MemKv::clone(&stale.kv));
@@ -239,7 +239,7 @@ fn an_index_rebuilt_from_what_is_left_shows_the_same() {
     assert_eq!(id_at(&store, 0, 4).as_deref(), Some("0-4"));
 }
 
-/// The index has lived through everything; the log holds the rest.
+/// The index was never rebuilt; the log holds the rest.
 #[test]
 fn an_index_of_a_trimmed_log_agrees_with_what_is_left_of_it() {
     let built = build();
@@ -304,11 +304,11 @@ fn a_needed_message_that_cannot_be_read_does_not_stop_retention() {
     assert_eq!(trimmed.carried, 4, "the undecided one is lost");
     assert!(trimmed.bytes > 0);
     assert_eq!(built.store.state().transactions.get(built.undecided).expect("reads"), None);
-    assert_eq!(built.store.state().transactions.open_total(), 0, "nobody is asked about it any more");
+    assert_eq!(built.store.state().transactions.open_total(), 0, "no producer is asked about it any more");
     assert_eq!(id_at(&built.store, 0, 4).as_deref(), Some("0-4"));
 }
 
-/// The segment of an undecided message, and where in it a byte of the record lies.
+/// The segment of an undecided message, and the offset in it of a byte of the record.
 fn place_in_file(folder: &MemFolder, position: u64) -> (String, usize) {
     let bases = folder.names().into_iter().filter_map(|name| {
         let base = name.strip_suffix(".log")?.parse::<u64>().ok()?;
@@ -351,9 +351,9 @@ fn a_half_message_that_cannot_be_carried_is_gone_for_everybody() {
         gone(&built.store);
         built.store.close();
         assert_eq!(compare(&built.folder, &built.kv).differences, 0);
-        // The log does not know it any more, so another index does not bring it back.
+        // The log does not have it any more, so another index does not bring it back.
         let rebuilt = open(&built.folder, &Arc::new(MemKv::default()));
-        assert_eq!(rebuilt.damaged(), [], "what was damaged is gone");
+        assert_eq!(rebuilt.damaged(), [], "the damaged record is gone");
         gone(&rebuilt);
         let ApplyOutcome::Visible { offset, .. } = propose(&rebuilt, &commit(other)).outcome else {
             panic!("the other one can be committed")
@@ -373,7 +373,7 @@ fn a_segment_whose_snapshot_is_damaged_is_no_place_to_cut_the_log() {
     assert_eq!(left, [&whole[..1], &whole[2..]].concat(), "the others are as good as before");
     let damaged = built.store.damaged();
     assert!(damaged.iter().any(|range| range.file == name), "{damaged:?}");
-    // A cut before it leaves it in the log; one behind it gets rid of it. Nothing is missing either way.
+    // A cut before the damage leaves it in the log; one behind it removes it. Nothing is missing either way.
     for point in [&left[0], &left[1]] {
         built.store.trim(point).expect("trims");
         check(&built.store, &built, point.before);
@@ -383,7 +383,7 @@ fn a_segment_whose_snapshot_is_damaged_is_no_place_to_cut_the_log() {
     }
 }
 
-/// The log begins with a segment whose snapshot rots after the trim. The next one says how its messages are numbered.
+/// The snapshot of the log's first segment is damaged after the trim. The next one has the offsets of its messages.
 #[test]
 fn a_damaged_snapshot_at_the_beginning_of_the_log_costs_no_message() {
     let built = build();
@@ -412,7 +412,7 @@ fn a_second_trim_carries_again_what_still_waits() {
     assert_eq!(id_at(&built.store, 0, 4).as_deref(), Some("0-4"));
     let half = built.store.state().transactions.get(built.undecided).expect("reads").expect("kept");
     assert!(half.location(built.undecided) >= last.before);
-    // What was waited for and is done now is not carried any more.
+    // Finished messages are not carried any more.
     propose(&built.store, &progress(vec![AckRange { start: 4, end: 5 }], vec![]));
     fill(&built.store, 1, 60);
     let points = trim_points(&built.store);
@@ -424,7 +424,7 @@ fn expire(store: &Store, queue: u32, next: u64) -> usize {
     store.expire(vec![QueueState { topic_id: 1, queue, next, newest_ms: 0 }]).expect("expires")
 }
 
-/// After the messages of queue 0 before offset 60 expired.
+/// Checks the store after the messages of queue 0 before offset 60 expired.
 fn check_expired(store: &Store) {
     let bounds = store.state().queues.bounds(1, 0);
     assert_eq!((bounds.min, bounds.next), (60, 120));
@@ -452,7 +452,7 @@ fn messages_expire_while_their_segments_stay() {
     check_expired(&open(&folder, &kv));
     let rebuilt = open(&folder, &Arc::new(MemKv::default()));
     check_expired(&rebuilt);
-    // Not even the next offset is given up before there is a message.
+    // Not even the next offset is dropped before there is a message.
     assert_eq!(expire(&rebuilt, 0, 10_000), 0);
     assert_eq!(
         rebuilt.state().queues.bounds(1, 0),

@@ -1,5 +1,6 @@
-//! Scheduled messages against a model, in thousands of seeded histories with restarts, indexes made anew, trims and a clock
-//! that leaps: none comes early, none is lost, none comes twice, what is recalled never comes, and every answer is true.
+//! Scheduled messages against a model, in thousands of seeded histories with restarts, rebuilt indexes, trims and a leaping
+//! clock: none is early, none is lost, none is delivered twice, a recalled one is never delivered, and every answer is
+//! true.
 
 #[path = "support/machine.rs"]
 mod machine;
@@ -23,10 +24,10 @@ const POLICY: ClockPolicy = ClockPolicy { leap_ms: 5_000, grace_ms: 10_000 };
 const QUEUES: u32 = 2;
 const STEPS: usize = 70;
 const HISTORIES: u64 = 2_000;
-/// Messages that one record delivers at the most.
+/// Maximum number of messages that one record delivers.
 const BATCH: usize = 3;
 
-/// What the model knows of a message.
+/// The model's knowledge of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stands {
     /// A half message.
@@ -72,7 +73,7 @@ impl History {
         self.machine.store()
     }
 
-    /// The time that the broker goes by.
+    /// The broker's clock.
     fn now_ms(&mut self) -> i64 {
         self.guard.look(self.machine.wall_ms.load(Ordering::Relaxed), self.monotonic_ms).now_ms
     }
@@ -176,7 +177,7 @@ impl History {
                 assert!(matches!(outcome, ApplyOutcome::Visible { .. }), "{what}: {outcome:?}");
                 self.delivered(held);
             }
-            // When its segment is gone, nobody remembers what was decided.
+            // When its segment is gone, the decision is forgotten.
             Stands::Delivered => assert!(over(TimerPhase::Delivered), "{what}: {outcome:?}"),
             Stands::Recalled => assert!(over(TimerPhase::Recalled), "{what}: {outcome:?}"),
             Stands::Open | Stands::RolledBack => assert_eq!(outcome, ApplyOutcome::NoSuchTimer, "{what}"),
@@ -189,7 +190,7 @@ impl History {
         self.visible.entry(known.queue).or_default().push(known.id.clone());
     }
 
-    /// What the broker does when it wakes.
+    /// The broker's action when it wakes.
     fn fire(&mut self) {
         let now_ms = self.now_ms();
         let mut last = None;
@@ -219,14 +220,14 @@ impl History {
         assert!(late.is_none(), "seed {}: {late:?} is forgotten", self.machine.seed);
     }
 
-    /// A record that names what was decided before and what never was: as after a crash between a record and its answer.
+    /// A record that names decided and unknown messages: as after a crash between a record and its answer.
     fn fire_twice(&mut self) {
         let over = self.messages.iter().filter(|(_, known)| known.stands != Stands::Pending);
         let held: Vec<u64> = over.map(|(position, _)| *position).take(4).chain([9_999_999]).collect();
         self.machine.progress(ProgressItem::Fired(FiredRecord { held }));
     }
 
-    /// The wall clock is set ahead or back; a leap ahead delivers nothing before the grace is over.
+    /// The wall clock is set ahead or back; a leap ahead delivers nothing before the grace period is over.
     fn leap(&mut self) {
         let before_ms = self.now_ms();
         let jump_ms = self.machine.below(60_000) - 20_000;
@@ -238,13 +239,13 @@ impl History {
         self.fire();
     }
 
-    /// Something happens to the machine.
+    /// Applies an event to the machine.
     fn machine(&mut self, happens: impl FnOnce(&mut Machine)) {
         happens(&mut self.machine);
         self.check();
     }
 
-    /// The store shows what the model knows.
+    /// Checks that the store agrees with the model.
     fn check(&self) {
         let what = format!("seed {}", self.machine.seed);
         let index = self.store().state();
@@ -275,7 +276,7 @@ impl History {
     fn run(mut self) {
         (0..STEPS).for_each(|number| self.step(number));
         self.check();
-        // Whatever the clock did, everything comes in the end, and once.
+        // Whatever the clock did, every message is delivered in the end, and once.
         self.pass(60_000, 0);
         self.now_ms();
         self.pass(60_000, 0);

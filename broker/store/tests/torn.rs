@@ -1,4 +1,5 @@
-//! What a power cut tears at the end of a parked log is given up, so that a copy of the master's log can go on there.
+//! Records torn by a power cut at the end of a parked log are removed, so that a copy of the master's log can continue
+//! there.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Transactions against a model, in thousands of seeded histories with check-backs, decisions of all kinds, restarts, power
-//! cuts, indexes made anew and trims: what is committed is visible once, what is rolled back never, what is undecided is
-//! checked or parked, messages of one transaction share its fate, and of one that a crash cut off nothing remains.
+//! cuts, rebuilt indexes and trims: a committed message is visible once, a rolled-back one never, an undecided one is
+//! checked or parked, messages of one transaction share its fate, and no part remains of one that a crash cut off.
 
 #[path = "support/machine.rs"]
 mod machine;
@@ -22,7 +22,7 @@ const TOPIC: u32 = 1;
 const QUEUES: u32 = 2;
 const STEPS: usize = 80;
 const HISTORIES: u64 = 2_000;
-/// Most messages of a transaction.
+/// Maximum number of messages in a transaction.
 const TOGETHER_MAX: u64 = 4;
 const CHECKS_MAX: u32 = 3;
 
@@ -38,9 +38,9 @@ struct Known {
 
 struct History {
     machine: Machine,
-    /// By position of the message that is decided about.
+    /// By position of the message that decides.
     transactions: BTreeMap<u64, Known>,
-    /// What a crash left of others.
+    /// Remains of other transactions after a crash.
     torn: Vec<u64>,
     /// Ids in the order in which they became visible, by queue.
     visible: BTreeMap<u32, Vec<String>>,
@@ -104,7 +104,7 @@ impl History {
         self.transactions.insert(applied.last().expect("one at least").position, known);
     }
 
-    /// A power cut takes the end of a transaction that nobody was told of.
+    /// A power cut takes the end of a transaction that was never acknowledged.
     fn cut_off(&mut self, number: usize) {
         for i in 0..=self.machine.chooser.below(TOGETHER_MAX) {
             let (_, record) = self.message(&format!("torn{number}-{i}"), MessageHold::Half, true);
@@ -114,7 +114,7 @@ impl History {
             0 => self.machine.restart(),
             loses_index => self.machine.kill(loses_index == 1),
         }
-        // As every broker says at first.
+        // Every broker reports this at first.
         self.send(number);
         self.check();
     }
@@ -157,7 +157,7 @@ impl History {
                     }
                 }
             }
-            // When its segment is gone, nobody remembers what was decided.
+            // When its segment is gone, the decision is forgotten.
             _ if outcome == ApplyOutcome::NoSuchHalf => assert!(known.decided, "{what}"),
             phase if phase == decided => assert_eq!(outcome, ApplyOutcome::Repeated, "{what}"),
             _ => assert_eq!(outcome, ApplyOutcome::Contradicted, "{what}"),
@@ -171,7 +171,7 @@ impl History {
         }
     }
 
-    /// What the broker does when checks are due, with a producer that does not know.
+    /// The broker's action when checks are due, with a producer that does not know.
     fn check_back(&mut self) {
         self.machine.wall_ms.fetch_add(1_000, std::sync::atomic::Ordering::Relaxed);
         let now_ms = self.machine.wall_ms.load(std::sync::atomic::Ordering::Relaxed);
@@ -206,13 +206,13 @@ impl History {
         assert!(late.is_none(), "seed {}: {late:?} was not checked", self.machine.seed);
     }
 
-    /// Something happens to the machine.
+    /// Applies an event to the machine.
     fn machine(&mut self, happens: impl FnOnce(&mut Machine)) {
         happens(&mut self.machine);
         self.check();
     }
 
-    /// The store shows what the model knows.
+    /// Checks that the store agrees with the model.
     fn check(&self) {
         let what = format!("seed {}", self.machine.seed);
         let store = self.machine.store();
@@ -253,7 +253,7 @@ impl History {
         assert!(self.machine.wall_ms.load(std::sync::atomic::Ordering::Relaxed) >= START_MS);
         (0..STEPS).for_each(|number| self.step(number));
         self.check();
-        // Whoever is asked often enough ends up parked, and nothing else becomes of it.
+        // A half message that is asked about often enough ends up parked, and has no other fate.
         for _ in 0..=CHECKS_MAX {
             self.check_back();
         }

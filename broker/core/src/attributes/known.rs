@@ -11,9 +11,9 @@ use crate::{dedup, group, lite, schedule, topic, topic_limits, transaction};
 pub struct KnownAttribute {
     /// Its name.
     pub name: &'static str,
-    /// What it can be set to.
+    /// Accepted values.
     pub values: &'static str,
-    /// What that does, and what holds without it.
+    /// What the attribute does, and the default that applies without it.
     pub meaning: &'static str,
 }
 
@@ -101,7 +101,7 @@ pub const OF_TOPICS: &[KnownAttribute] = &[
     known(
         transaction::WEBHOOK_ATTRIBUTE,
         "a URL, http:// or https://",
-        "is asked about a transaction when no producer can be. Without it: nobody is",
+        "the webhook that is asked about a transaction when no producer can be reached. Without it: none",
     ),
 ];
 

@@ -21,7 +21,7 @@ use crate::filter::Filter;
 use crate::queue_offset::QueueOffset;
 use crate::record::{DeadReason, QueueProgress};
 
-/// How often members that are gone are looked for.
+/// How often members that are gone are pruned.
 const PRUNE_EVERY_MS: i64 = 5_000;
 
 /// State of one consumer group on one topic.
@@ -34,18 +34,18 @@ pub struct DeliveryEngine {
     members: GroupMembers,
     repeatable: RepeatableReceives,
     pruned_ms: i64,
-    /// Queue that the next receive looks at first.
+    /// Queue that the next receive serves first.
     turn: u32,
-    /// Turns of queues that are priorities.
+    /// Turns of the queues on a topic with priorities.
     turns: Turns,
     last_lease: LeaseId,
     last_receive: ReceiveId,
-    /// There may be members that are not known yet.
+    /// Set while members may exist that this engine does not know yet.
     holds_back: bool,
 }
 
 impl DeliveryEngine {
-    /// A subscription without queues. `lease_base` must grow from one life of the process to the next, so that lease
+    /// A subscription without queues. `lease_base` must grow from one run of the process to the next, so that lease
     /// numbers never repeat: use the start time in microseconds.
     pub fn new(group_id: u32, topic_id: u32, lease_base: u64, policy: DeliveryPolicy) -> Self {
         Self {
@@ -64,36 +64,36 @@ impl DeliveryEngine {
         }
     }
 
-    /// There may be members of which this broker has not heard yet, as after a start: until [`Self::settle`], what no known
-    /// member wants is not done, but waits.
+    /// Members may exist of which this broker has not heard yet, as after a start: until [`Self::settle`], messages that no
+    /// known member wants are held back instead of counting as done.
     pub fn hold_back(&mut self) {
         self.holds_back = true;
     }
 
-    /// All members are known by now.
+    /// All members are known from now on.
     pub fn settle(&mut self, now_ms: i64) {
         if std::mem::take(&mut self.holds_back) {
             self.queues.values_mut().for_each(|queue| queue.forget_filter(now_ms, FilterId::UNKNOWN));
         }
     }
 
-    /// These are the filters that connected members have announced, whether or not they have received yet. What only they want
-    /// waits for them.
+    /// Replaces the filters that connected members have announced, whether or not they have received yet. Messages that only
+    /// these filters match are kept for them.
     pub fn announce(&mut self, filters: &[Filter]) {
         self.members.announce(filters);
     }
 
-    /// Adds a queue with the progress that the log knows, unless it is known already. `end` is one past its newest
-    /// visible offset.
+    /// Adds a queue with the progress from the log, unless it was added before. `end` is one past its newest visible
+    /// offset.
     pub fn add_queue(&mut self, queue: u32, acks: QueueAcks, end: QueueOffset) {
-        // Also after the clock was set back, nothing that is handed out may be void.
+        // Even after the clock was set back, no new lease may be void.
         self.last_lease = self.last_lease.max(LeaseId::new(acks.void_leases()));
         let policy = &self.policy;
         self.queues.entry(queue).or_insert_with(|| QueueDelivery::new(acks, end, policy));
     }
 
-    /// Adds a queue in which the group starts at `start`, unless it is known already; the start is logged with the next
-    /// progress. `end` is one past its newest visible offset.
+    /// Adds a queue in which the group starts at `start`, unless it was added before; the start is logged with the next
+    /// progress record. `end` is one past its newest visible offset.
     pub fn begin_queue(&mut self, queue: u32, start: QueueOffset, end: QueueOffset) {
         let policy = &self.policy;
         self.queues.entry(queue).or_insert_with(|| QueueDelivery::starting_at(start, end, policy));
@@ -104,7 +104,7 @@ impl DeliveryEngine {
         self.queues.contains_key(&queue)
     }
 
-    /// From now on these rules hold.
+    /// Applies these rules from now on.
     pub fn set_policy(&mut self, policy: DeliveryPolicy) {
         if self.policy != policy {
             self.policy = policy;
@@ -119,14 +119,14 @@ impl DeliveryEngine {
         }
     }
 
-    /// Messages of a queue before the offset `min` expired. What failed before and waits for its next attempt stays.
+    /// Messages of a queue before the offset `min` expired. Failed messages that wait for their next attempt stay.
     pub fn expire_below(&mut self, queue: u32, min: QueueOffset) {
         if let Some(queue) = self.queues.get_mut(&queue) {
             queue.expire_below(min);
         }
     }
 
-    /// The group goes on at `offset` of a queue, whatever it had finished; handles from before have no effect any more.
+    /// Moves the group to `offset` of a queue, whatever it had finished; earlier receipt handles become void.
     pub fn reset(&mut self, queue: u32, offset: QueueOffset) {
         let last_lease = self.last_lease;
         if let Some(queue) = self.queues.get_mut(&queue) {
@@ -134,14 +134,14 @@ impl DeliveryEngine {
         }
     }
 
-    /// The log says that a message which was done is to be delivered once more. `key` counts where order is kept.
+    /// Redelivers a message that was done, as the log says. `key` matters only in ordered delivery.
     pub fn reopen(&mut self, now_ms: i64, queue: u32, offset: QueueOffset, key: OrderingKey) {
         if let Some(queue) = self.queues.get_mut(&queue) {
             queue.reopen(now_ms, offset, key);
         }
     }
 
-    /// Does what the time demands: extends what living clients hold while alive, and ends what failed for the last time.
+    /// Does the due work: renews leases of living clients, and ends messages whose last attempt failed.
     pub fn sweep(&mut self, now_ms: i64, alive: impl Fn(&str) -> bool) {
         self.queues.values_mut().for_each(|queue| queue.sweep(now_ms, &alive));
         self.repeatable.prune(now_ms);
@@ -192,8 +192,8 @@ impl DeliveryEngine {
         Ok(Some(DeliveryHandle { lease: id, visible_ms, ..*handle }))
     }
 
-    /// Its consumer gives a delivered message up for good. It becomes a dead letter, or stays with its message group,
-    /// as the group's policy says. `false` when it was done already.
+    /// Gives a delivered message up for good on behalf of its consumer. The message becomes a dead letter or stays with
+    /// its message group, as the group's policy says. `false` when it was done already.
     ///
     /// # Errors
     /// [`HandleError`]; nothing changes then.
@@ -215,7 +215,7 @@ impl DeliveryEngine {
         self.queues.iter().flat_map(of).collect()
     }
 
-    /// Messages that failed and that no consumer holds, `max` at the most, those of lower queues and offsets first.
+    /// Up to `max` failed messages that no consumer holds, lower queues and offsets first.
     pub fn retrying(&self, max: usize) -> Vec<RetryingMessage> {
         let of = |(number, queue): (&u32, &QueueDelivery)| {
             let number = *number;
@@ -230,7 +230,7 @@ impl DeliveryEngine {
         self.queues.iter().flat_map(of).take(max).collect()
     }
 
-    /// Lets a blocked message try again from its first attempt on; `false` if it is not blocked.
+    /// Retries a blocked message from its first attempt on; `false` if it is not blocked.
     pub fn unblock(&mut self, now_ms: i64, queue: u32, offset: QueueOffset) -> bool {
         self.queues.get_mut(&queue).is_some_and(|queue| queue.unblock(now_ms, offset))
     }
@@ -247,7 +247,7 @@ impl DeliveryEngine {
         is_blocked
     }
 
-    /// A client left: what it held while alive is visible again at once.
+    /// Makes the messages that a departed client held while alive visible again at once.
     pub fn client_left(&mut self, now_ms: i64, client: &str) {
         self.members.leave(client);
         for queue in self.queues.values_mut() {
@@ -261,13 +261,13 @@ impl DeliveryEngine {
         }
     }
 
-    /// The next moment after `now_ms` at which something can be handed out, or at which [`Self::sweep`] has something to do;
-    /// that may lie before `now_ms`.
+    /// The next moment after `now_ms` at which a message can be handed out, or at which [`Self::sweep`] has work; the latter
+    /// may lie before `now_ms`.
     pub fn next_event_ms(&self, now_ms: i64) -> Option<i64> {
         self.queues.values().filter_map(|queue| queue.next_event_ms(now_ms)).min()
     }
 
-    /// What keeps the messages of each queue that are not done.
+    /// The undone messages of each queue, counted by what holds them back.
     pub fn counts(&self, now_ms: i64) -> BTreeMap<u32, BacklogCounts> {
         self.queues.iter().map(|(number, queue)| (*number, queue.counts(now_ms))).collect()
     }
@@ -282,7 +282,7 @@ impl DeliveryEngine {
         self.queues.iter().map(|(number, queue)| (*number, position(queue))).collect()
     }
 
-    /// What keeps the message at an offset from the group's consumers; `None` for a queue that was not added.
+    /// The state of the message at an offset, as the group's consumers see it; `None` for a queue that was not added.
     pub fn fate(&self, now_ms: i64, queue: u32, offset: QueueOffset) -> Option<MessageFate> {
         self.queues.get(&queue).map(|queue| queue.fate(now_ms, offset))
     }
@@ -302,17 +302,17 @@ impl DeliveryEngine {
         self.policy.ordered
     }
 
-    /// The newest lease that was given out, or where they began.
+    /// The newest lease that was issued, or the base if there is none.
     pub fn last_lease(&self) -> LeaseId {
         self.last_lease
     }
 
-    /// Whether nothing is out, nothing waits and nothing is to be logged: an engine that starts anew would know as much.
+    /// Whether nothing is in flight, waiting or unlogged: a new engine would have the same state.
     pub fn is_idle(&self) -> bool {
         self.queues.values().all(|queue| queue.ledger.is_idle())
     }
 
-    /// Takes the progress that has to be logged since the last call.
+    /// Takes the progress that was made since the last call and has to be logged.
     pub fn take_progress(&mut self) -> Vec<QueueProgress> {
         let (group_id, topic_id) = (self.group_id, self.topic_id);
         self.queues
@@ -356,8 +356,8 @@ impl DeliveryEngine {
                 return Err(HandleError::Superseded);
             }
         }
-        // No consumer is known to hold it, as after a restart: a handle from before counts until it expires, as long as the
-        // attempt that it stands for is the last one that began.
+        // No consumer is known to hold it, as after a restart: an earlier handle counts until it expires, as long as it
+        // belongs to the newest attempt.
         if handle.attempt < ledger.attempts_of(handle.offset) {
             return Err(HandleError::Superseded);
         }

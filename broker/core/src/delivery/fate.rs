@@ -1,23 +1,23 @@
-//! What keeps one message from the consumers of a group.
+//! The state of one message as the consumers of a group see it.
 
 use super::flight::Flight;
 use super::queue::QueueDelivery;
 use crate::queue_offset::QueueOffset;
 
-/// What keeps a message from the consumers of a group, or that nothing does.
+/// Why a message does not reach the consumers of a group, or that it can.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MessageFate {
-    /// Finished: acknowledged, wanted by nobody, given up, or in front of where the group began.
+    /// Finished: acknowledged, matched by no filter, given up, or before the group's start.
     Done,
     /// Out with a consumer.
     InFlight {
-        /// Who holds it.
+        /// Client that holds it.
         client: String,
         /// Which delivery it is, from 1.
         attempt: u32,
         /// When it becomes visible again unless something happens, milliseconds since the Unix epoch.
         until_ms: i64,
-        /// Whether it stays with its client beyond that, as long as that lives.
+        /// Whether the lease is renewed beyond that as long as the client lives.
         while_alive: bool,
     },
     /// Failed or was put off, and waits for its next attempt.
@@ -34,11 +34,11 @@ pub enum MessageFate {
     },
     /// Another message of its message group is not done.
     Behind {
-        /// Offset of that one.
+        /// Offset of that message.
         front: QueueOffset,
-        /// Whether that one used up its attempts and stays.
+        /// Whether that message used up its attempts and stays.
         is_blocked: bool,
-        /// Who holds that one; empty when nobody does.
+        /// Client that holds that message; empty without one.
         client: String,
     },
     /// May be handed out.
@@ -51,7 +51,7 @@ pub enum MessageFate {
 }
 
 impl QueueDelivery {
-    /// What keeps the message at an offset from the group's consumers.
+    /// The state of the message at an offset, as the group's consumers see it.
     pub(super) fn fate(&self, now_ms: i64, offset: QueueOffset) -> MessageFate {
         if self.ledger.acks().is_done(offset) {
             return MessageFate::Done;

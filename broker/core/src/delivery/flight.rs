@@ -1,6 +1,6 @@
 //! One message that was handed out and is not done: who holds it, or when its next attempt may begin.
 
-/// Number of one delivery or extension. Grows over the lives of a process, so that a number is never given twice.
+/// Number of one delivery or extension. It grows across restarts, so a number is never issued twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId(u64);
 
@@ -33,7 +33,7 @@ impl ReceiveId {
     }
 }
 
-/// How long a message may stay with a client that lives.
+/// How long a message may stay with a living client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LeaseRenewal {
     /// The lease is not extended beyond this time, milliseconds since the Unix epoch.
@@ -55,7 +55,7 @@ pub(super) struct ActiveLease {
     pub(super) renewal: Option<LeaseRenewal>,
 }
 
-/// What keeps a message from being handed out.
+/// Why a message cannot be handed out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum FlightState {
     /// Out with a consumer.
@@ -73,7 +73,7 @@ pub(super) enum FlightState {
     Blocked,
 }
 
-/// A message that is not done and that a consumer had, or may have had.
+/// An undone message that a consumer had, or may have had.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Flight {
     /// Deliveries so far.
@@ -82,12 +82,12 @@ pub(super) struct Flight {
     pub(super) visible_ms: i64,
     /// Whether its `attempts` are in the log, or on their way there.
     pub(super) is_logged: bool,
-    /// What keeps it.
+    /// Why the message cannot be handed out.
     pub(super) state: FlightState,
 }
 
 impl Flight {
-    /// A message without a holder that is visible from `visible_ms` on, and whose attempts the log knows.
+    /// A message without a holder that is visible from `visible_ms` on, and whose attempts are logged.
     pub(super) fn delayed(attempts: u32, visible_ms: i64) -> Self {
         Self { attempts, visible_ms, is_logged: true, state: FlightState::Delayed }
     }
@@ -130,12 +130,12 @@ impl Flight {
         self.visible_ms > now_ms || self.renewal().is_some()
     }
 
-    /// Whether a consumer had the message and may have acted on it: one that came back from a broken call did not.
+    /// Whether a consumer had the message and may have acted on it; false for one that came back from a broken call.
     pub(super) fn reached_a_consumer(&self) -> bool {
         self.lease().is_some() || self.attempts > 0
     }
 
-    /// Visible at a time, and no longer renewed.
+    /// Becomes visible at a time, without renewal.
     #[must_use]
     pub(super) fn without_renewal(mut self, visible_ms: i64) -> Self {
         self.visible_ms = visible_ms;

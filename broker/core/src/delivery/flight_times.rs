@@ -1,4 +1,4 @@
-//! When what is in flight in one queue needs attention.
+//! Due times of the messages in flight in one queue.
 
 use std::collections::BTreeSet;
 
@@ -7,14 +7,14 @@ use crate::queue_offset::QueueOffset;
 
 type OffsetsByTime = BTreeSet<(i64, QueueOffset)>;
 
-/// `(visible_ms, offset)` of everything in flight, by what happens then. A blocked message has no time.
+/// `(visible_ms, offset)` of everything in flight, by the action that is due then. A blocked message has no time.
 #[derive(Debug, Clone, Default)]
 pub(super) struct FlightTimes {
-    /// Handed out again.
+    /// Due to be handed out again.
     due: OffsetsByTime,
-    /// Given up: it is on its last attempt.
+    /// Due to be given up: on the last attempt.
     last_attempt: OffsetsByTime,
-    /// Renewed, if its client lives.
+    /// Due to be renewed, if the client lives.
     renewed: OffsetsByTime,
 }
 

@@ -1,4 +1,4 @@
-//! Receipt handles, as far as the engine looks at them.
+//! Receipt handles, as far as the engine inspects them.
 
 use super::flight::LeaseId;
 use crate::queue_offset::QueueOffset;
@@ -34,6 +34,6 @@ pub struct DeliveryHandle {
     pub attempt: u32,
     /// Number of the lease.
     pub lease: LeaseId,
-    /// When the handle expires, as it was made.
+    /// When the handle expires, as set when it was issued.
     pub visible_ms: i64,
 }

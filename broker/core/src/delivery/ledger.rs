@@ -1,5 +1,5 @@
-//! What a consumer group did in one queue, whatever the order of delivery: progress, deliveries that are open, and what has to
-//! go into the log.
+//! The state of a consumer group in one queue, independent of the delivery order: progress, open deliveries, and entries for
+//! the log.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ pub(super) struct QueueLedger {
     end: QueueOffset,
     flights: BTreeMap<QueueOffset, Flight>,
     times: FlightTimes,
-    /// The offset was set, and the log does not know yet.
+    /// Set when the offset was reset and the log does not know yet.
     reset_to: Option<QueueOffset>,
     acked: Vec<AckRange>,
     attempted: Vec<FailedAttempts>,
@@ -27,7 +27,7 @@ pub(super) struct QueueLedger {
 }
 
 impl QueueLedger {
-    /// Goes on from what the log says, with nothing in flight.
+    /// Continues from the logged progress, with nothing in flight.
     pub(super) fn new(acks: QueueAcks, end: QueueOffset) -> Self {
         Self { acks, end, ..Self::default() }
     }
@@ -80,7 +80,7 @@ impl QueueLedger {
         self.flights.get(&offset).map_or_else(|| self.acks.attempts_of(offset), |flight| flight.attempts)
     }
 
-    /// Puts a message in flight, replacing what was known of it.
+    /// Puts a message in flight, replacing its earlier state.
     pub(super) fn put(&mut self, offset: QueueOffset, flight: Flight, max_attempts: u32) {
         debug_assert!(!self.acks.is_done(offset), "offset {offset} is done and cannot be in flight");
         self.take_out(offset);
@@ -88,20 +88,20 @@ impl QueueLedger {
         self.flights.insert(offset, flight);
     }
 
-    /// Ends a flight without saying what becomes of its message.
+    /// Ends a flight without deciding about its message.
     pub(super) fn take_out(&mut self, offset: QueueOffset) -> Option<Flight> {
         let flight = self.flights.remove(&offset)?;
         self.times.remove(offset, &flight);
         Some(flight)
     }
 
-    /// Takes all flights out, to be put in again under other rules.
+    /// Takes all flights out, so that they can be put in again under other rules.
     pub(super) fn take_flights(&mut self) -> BTreeMap<QueueOffset, Flight> {
         self.times = FlightTimes::default();
         std::mem::take(&mut self.flights)
     }
 
-    /// Everything before `min` expired, except what failed before and waits for its next attempt.
+    /// Everything before `min` expired, except failed messages that wait for their next attempt.
     pub(super) fn expire_below(&mut self, min: QueueOffset) {
         self.acks.expire_below(min);
         let acks = &self.acks;
@@ -114,7 +114,7 @@ impl QueueLedger {
         gone.into_iter().for_each(|offset| drop(self.take_out(offset)));
     }
 
-    /// Makes a done message open again. The log knows.
+    /// Reopens a done message. The log knows already.
     pub(super) fn reopen(&mut self, now_ms: i64, offset: QueueOffset) {
         self.acks.reopen(offset, offset.next());
         self.acks.attempt(offset, 0, now_ms);
@@ -141,17 +141,17 @@ impl QueueLedger {
         self.acks.ack(offset, offset.next());
     }
 
-    /// Notes failed attempts for the log.
+    /// Records failed attempts for the log.
     pub(super) fn note_attempts(&mut self, offset: QueueOffset, attempts: u32, visible_ms: i64) {
         self.acks.attempt(offset, attempts, visible_ms);
         self.attempted.push(FailedAttempts { offset: offset.get(), attempts, visible_ms });
     }
 
-    /// Notes for the log, unless it knows, that a consumer had a message, if one had.
+    /// Records for the log that a consumer had a message, unless the log knows or no consumer had it.
     pub(super) fn note_delivered(&mut self, offset: QueueOffset) {
         let Some(flight) = self.flights.get_mut(&offset) else { return };
         let is_known = flight.is_logged && self.acks.is_attempted(offset);
-        // What was taken back for another member is as new as before.
+        // A message that was taken back for another member counts as new.
         if is_known || !flight.reached_a_consumer() {
             return;
         }
@@ -160,7 +160,7 @@ impl QueueLedger {
         self.note_attempts(offset, attempts, visible_ms);
     }
 
-    /// Whether a lease was given out before the offset was reset.
+    /// Whether a lease was issued before the offset was reset.
     pub(super) fn is_void(&self, lease: LeaseId) -> bool {
         lease.get() <= self.acks.void_leases()
     }
@@ -171,7 +171,7 @@ impl QueueLedger {
         self.flights().filter(|(_, flight)| held(flight)).map(|(offset, _)| offset).collect()
     }
 
-    /// Messages that failed, are with no consumer and are not blocked: offset, failed deliveries, when they are visible.
+    /// Failed messages that no consumer holds and that are not blocked: offset, failed deliveries, visible time.
     pub(super) fn retrying(&self) -> impl Iterator<Item = (QueueOffset, u32, i64)> {
         let waits = |flight: &Flight| flight.active_lease().is_none() && !flight.is_blocked();
         let waiting = self.flights().filter(move |(_, flight)| waits(flight) && flight.attempts > 0);
@@ -190,12 +190,12 @@ impl QueueLedger {
             || !self.dead.is_empty()
     }
 
-    /// Takes what became dead letters since the last call: offset, deliveries and reason.
+    /// Takes the messages that became dead letters since the last call: offset, deliveries and reason.
     pub(super) fn take_dead(&mut self) -> Vec<(QueueOffset, u32, DeadReason)> {
         std::mem::take(&mut self.dead)
     }
 
-    /// Takes what has to be logged since the last call.
+    /// Takes the progress that has to be logged since the last call.
     pub(super) fn take_progress(
         &mut self,
         group_id: u32,

@@ -1,11 +1,11 @@
-//! Which filters the members of a group receive with, or say that they will.
+//! The filters that the members of a group receive with or have announced.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::filter::Filter;
 
-/// After this long without a receive a member's filter no longer counts, unless the member lives: three of the longest
+/// A member's filter no longer counts after this long without a receive, unless the member lives: three of the longest
 /// polls.
 pub const MEMBER_FORGOTTEN_MS: i64 = 60_000;
 
@@ -14,7 +14,7 @@ pub const MEMBER_FORGOTTEN_MS: i64 = 60_000;
 pub struct FilterId(u32);
 
 impl FilterId {
-    /// Of members that are not known yet, but may be there.
+    /// Stands for members that may exist but are not known yet.
     pub(super) const UNKNOWN: Self = Self(u32::MAX);
 }
 
@@ -34,7 +34,7 @@ pub(super) struct GroupMembers {
 }
 
 impl GroupMembers {
-    /// A member receives with this filter. Its number stays the same as long as anybody uses it.
+    /// Registers a member that receives with this filter. A filter keeps its number as long as any member uses it.
     pub(super) fn join(&mut self, now_ms: i64, client: &str, filter: &Filter) -> FilterId {
         let id = self.number(filter);
         match self.members.get_mut(client) {
@@ -44,7 +44,7 @@ impl GroupMembers {
         id
     }
 
-    /// These are all filters that connected members have announced, whether or not they have received yet.
+    /// Replaces the filters that connected members have announced, whether or not they have received yet.
     pub(super) fn announce(&mut self, filters: &[Filter]) {
         self.announced = filters.iter().map(|filter| self.number(filter)).collect();
     }
@@ -83,7 +83,7 @@ impl GroupMembers {
         self.members.remove(client);
     }
 
-    /// Forgets members that are gone; returns the filters that nobody has any more.
+    /// Forgets members that are gone; returns the filters that no member uses any more.
     pub(super) fn prune(&mut self, now_ms: i64, alive: &impl Fn(&str) -> bool) -> Vec<FilterId> {
         self.members.retain(|client, member| {
             now_ms.saturating_sub(member.seen_ms) < MEMBER_FORGOTTEN_MS || alive(client)

@@ -1,8 +1,8 @@
 //! Order within message groups: which messages of one queue may be handed out without overtaking.
 //!
-//! Every message that was looked at and is not done stands in the line of its ordering key: its message group, or its own
-//! offset if it belongs to none. A line gives out its messages front first. While a consumer holds one of them, or one waits
-//! for its next attempt, the line gives out nothing.
+//! Every message that the engine has looked at and that is not done stands in the line of its ordering key: its message
+//! group, or its own offset if it belongs to none. A line hands out its messages front first. While a consumer holds one of
+//! them, or one waits for its next attempt, the line hands out nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -42,13 +42,13 @@ impl MessageGroupLine {
         Some(self.visible_ms.values().copied().max().unwrap_or(i64::MIN))
     }
 
-    /// Its place among the ready lines: since when it is ready, and its front.
+    /// Its place among the ready lines: the time since which it is ready, and its front.
     fn place(&self) -> Option<(i64, QueueOffset)> {
         let front = *self.waiting.first()?;
         self.ready_ms().map(|ready_ms| (ready_ms, front))
     }
 
-    /// Messages that stand here while the front is kept for certain filters.
+    /// Number of messages in this line while its front is kept for certain filters.
     fn kept_len(&self) -> usize {
         if self.wanted_by.is_empty() { 0 } else { self.waiting.len() }
     }
@@ -93,7 +93,7 @@ impl MessageGroupLines {
         self.key_by_offset.get(&offset).copied()
     }
 
-    /// A message of a line was done before it was looked at.
+    /// Records that a message of a line was done before the engine looked at it.
     pub(super) fn repeat_below(&mut self, key: OrderingKey, offset: QueueOffset) {
         if let Some(line) = self.lines.get_mut(&key) {
             line.repeated_below = line.repeated_below.max(offset);
@@ -115,7 +115,7 @@ impl MessageGroupLines {
         self.key_by_offset.len()
     }
 
-    /// Those of them that stand in lines whose front is kept for certain filters.
+    /// Undone messages in lines whose front is kept for certain filters.
     pub(super) fn kept_len(&self) -> usize {
         self.kept_len
     }
@@ -125,7 +125,7 @@ impl MessageGroupLines {
         self.key_by_offset.keys().copied()
     }
 
-    /// A message is in flight until `visible_ms`.
+    /// Puts a message in flight until `visible_ms`.
     pub(super) fn set_visible(&mut self, offset: QueueOffset, visible_ms: i64) {
         if let Some(key) = self.key_of(offset) {
             self.change(key, |line| {
@@ -134,7 +134,7 @@ impl MessageGroupLines {
         }
     }
 
-    /// A message is done.
+    /// Removes a message that is done.
     pub(super) fn remove(&mut self, offset: QueueOffset) {
         let Some(key) = self.key_by_offset.remove(&offset) else { return };
         self.change(key, |line| {
@@ -193,12 +193,12 @@ impl MessageGroupLines {
         self.ready.values().filter_map(after).min()
     }
 
-    /// The front of a line is kept for consumers with these filters.
+    /// Keeps the front of a line for consumers with these filters.
     pub(super) fn keep_for(&mut self, key: OrderingKey, filters: &[FilterId]) {
         self.change(key, |line| line.wanted_by = filters.to_vec());
     }
 
-    /// No member has this filter any longer: what was kept for it alone is for all.
+    /// Releases the messages that were kept for this filter alone: no member has it any longer.
     pub(super) fn forget_filter(&mut self, filter: FilterId) {
         #[expect(clippy::disallowed_methods, reason = "a set puts them in order")]
         let kept = self.lines.iter().filter(|(_, line)| line.wanted_by.contains(&filter));
@@ -218,7 +218,7 @@ impl MessageGroupLines {
         self.key_of(offset).and_then(|key| self.lines[&key].waiting.first().copied())
     }
 
-    /// The front of a line stays where it is, and the line with it.
+    /// Blocks the front of a line, and with it the line.
     pub(super) fn block(&mut self, key: OrderingKey) {
         self.change(key, |line| line.is_blocked = true);
     }

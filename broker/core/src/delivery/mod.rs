@@ -11,7 +11,7 @@
 //! | `ledger` | progress, open deliveries and what has to be logged |
 //! | `unordered`, `ordered` with `message_groups` | which message is next |
 //! | `flight`, `flight_times` | one open delivery, and when it needs attention |
-//! | `wake_times` | when which subscription is to be looked at |
+//! | `wake_times` | when each subscription has due work |
 
 mod engine;
 mod fate;

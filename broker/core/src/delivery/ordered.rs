@@ -2,13 +2,13 @@
 //!
 //! # Order
 //!
-//! A group that is FIFO delivers message groups in order (`core/src/delivery/{ordered,message_groups}.rs`): what
-//! the engine has looked at stands in the line of its message group. A line gives out nothing while a consumer
-//! holds one of its messages, and nothing new while it repeats. The rim loads the ordering keys of the next
-//! messages (`Receiver::load_ordering_keys`), because they stand in the log. Which queue a message group stands in
-//! is the state machine's decision (`store/src/state/ordering.rs`): when a topic gets another number of queues, a
-//! group stays where it is (`core/src/slots.rs`) until `broker/src/tasks/slot_migration.rs` finds that ordered
-//! consumers have finished what it has there, and says so in a record.
+//! A group that is FIFO delivers message groups in order (`core/src/delivery/{ordered,message_groups}.rs`): each
+//! message that the engine has looked at stands in the line of its message group. A line hands out nothing while a
+//! consumer holds one of its messages, and nothing new while it repeats. The broker crate loads the ordering keys of
+//! the next messages (`Receiver::load_ordering_keys`), because the keys are in the log. The state machine decides which
+//! queue a message group belongs to (`store/src/state/ordering.rs`): when a topic gets another number of queues, a
+//! group stays in place (`core/src/slots.rs`) until `broker/src/tasks/slot_migration.rs` finds that ordered consumers
+//! have finished its messages there, and logs a record.
 
 use std::collections::BTreeSet;
 
@@ -20,28 +20,28 @@ use super::policy::DeliveryPolicy;
 use super::unordered::HELD_BACK_MAX;
 use crate::queue_offset::QueueOffset;
 
-/// Which messages of an ordered queue were looked at, in the lines of their message groups.
+/// The messages of an ordered queue that the engine has looked at, in the lines of their message groups.
 #[derive(Debug, Clone, Default)]
 pub(super) struct OrderedQueue {
-    /// Next offset that was never looked at.
+    /// Next offset for the engine to look at.
     next: QueueOffset,
-    /// Everything that was looked at and is not done.
+    /// Undone messages that the engine has looked at.
     lines: MessageGroupLines,
-    /// Nothing is handed out before everything in front of this offset was looked at, because a consumer holds a message
-    /// there, since before a restart or since before order was kept.
+    /// Nothing is handed out before the engine has looked at everything in front of this offset, because a consumer
+    /// holds a message there since before a restart or since before ordered delivery.
     look_before: QueueOffset,
-    /// Done before they were looked at, by handles from before a restart. What is in front of one in its message group was
-    /// handed out as well.
+    /// Messages that handles from before a restart finished before the engine looked at them. The messages in front of one
+    /// in its message group were handed out as well.
     done_early: BTreeSet<QueueOffset>,
 }
 
-/// What a look at the front of a line found.
+/// The state of the front of a line.
 enum FrontOfLine {
     /// These may be handed out together.
     Ready(Vec<QueueOffset>),
     /// The front is out of attempts.
     Exhausted,
-    /// Nothing may be handed out beside what is out.
+    /// Nothing may be handed out beside the messages in flight.
     Full,
 }
 
@@ -61,8 +61,8 @@ impl OrderedQueue {
         early.map_or(open, |early| open.min(*early))
     }
 
-    /// Up to `max` offsets of the message group that has been ready for longest, in order, to be handed out at once. What was
-    /// handed out before comes without anything new: its consumer may have taken it for done.
+    /// Up to `max` offsets of the message group that has been ready for longest, in order, to be handed out at once. Repeated
+    /// messages come without any new ones: their consumer may have finished them.
     pub(super) fn take_group(
         &mut self,
         ledger: &QueueLedger,
@@ -95,7 +95,7 @@ impl OrderedQueue {
         enough: usize,
     ) -> Option<QueueOffset> {
         let offset = self.next_unseen(ledger);
-        // What waits for a member that does not receive must not keep others from what is behind it.
+        // Messages that wait for an absent member must not block the messages behind them.
         let looked = || self.lines.len() - self.lines.kept_len();
         let knows_few = || {
             looked() < policy.lookahead_max
@@ -139,20 +139,20 @@ impl OrderedQueue {
         }
     }
 
-    /// A message is in flight.
+    /// Puts a message in flight.
     pub(super) fn put(&mut self, offset: QueueOffset, flight: &Flight) {
         self.lines.set_visible(offset, visible_ms(flight));
         if flight.lease().is_some() && offset >= self.next {
             self.look_before = self.look_before.max(offset.next());
         }
-        // Otherwise the line stops when the message has come to its front.
+        // Otherwise the line stops when the message reaches its front.
         if flight.is_blocked() && self.lines.is_front(offset) {
             self.change_line_of(offset, MessageGroupLines::block);
         }
     }
 
-    /// Keeps a message for consumers with one of these filters. One that is behind others is looked at again when it has come
-    /// to the front.
+    /// Keeps a message for consumers with one of these filters. A message behind others is filtered again when it reaches the
+    /// front.
     pub(super) fn keep_for(&mut self, offset: QueueOffset, filters: &[FilterId]) {
         if self.lines.is_front(offset) {
             self.change_line_of(offset, |lines, key| lines.keep_for(key, filters));
@@ -199,8 +199,8 @@ impl OrderedQueue {
         }
     }
 
-    /// A message is about to be done before others in front of it in its message group that were handed out. That is logged with
-    /// it, so that nothing new comes beside them after a restart either.
+    /// A message is about to be done before delivered ones in front of it in its message group. That is logged with it, so that
+    /// no new message is handed out beside them after a restart either.
     pub(super) fn note_overtaken(&mut self, ledger: &mut QueueLedger, offset: QueueOffset) {
         let key = self.lines.key_of(offset);
         if key.is_none() && offset >= self.next {
@@ -215,7 +215,7 @@ impl OrderedQueue {
     }
 }
 
-/// A blocked message keeps its line by that, not by a time.
+/// A blocked message has no time: the block itself holds its line.
 fn visible_ms(flight: &Flight) -> i64 {
     if flight.is_blocked() { i64::MIN } else { flight.visible_ms }
 }
@@ -236,7 +236,7 @@ fn front_of_line(
             return if taken.is_empty() { FrontOfLine::Exhausted } else { FrontOfLine::Ready(taken) };
         }
         let is_repeat = ledger.acks().is_attempted(offset) || flight.is_some_and(Flight::reached_a_consumer);
-        // Perhaps it was handed out before a restart: it comes alone.
+        // It may have been handed out before a restart, so it comes alone.
         let is_doubtful = !is_repeat && offset < line.repeated_below;
         let is_held_up = repeats && !is_repeat || is_doubtful && !taken.is_empty();
         if is_held_up || flight.is_none() && room == 0 {

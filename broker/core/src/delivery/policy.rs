@@ -1,14 +1,14 @@
-//! What a consumer group's configuration asks of the delivery engine.
+//! Delivery rules that follow from a consumer group's configuration.
 
 use super::priorities::PriorityFactor;
 
 /// What happens to a message whose last attempt failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ExhaustedAction {
-    /// It goes to the group's dead-letter topic, and what is behind it goes on.
+    /// The message goes to the group's dead-letter topic, and the messages behind it proceed.
     #[default]
     DeadLetter,
-    /// It stays, and with it the rest of its message group, until an administrator lets it go on.
+    /// The message stays and blocks the rest of its message group until an administrator resumes it.
     Block,
 }
 
@@ -17,14 +17,14 @@ pub enum ExhaustedAction {
 pub struct DeliveryPolicy {
     /// Whether messages of one message group are delivered in order.
     pub ordered: bool,
-    /// Deliveries that a message gets in all, at least 1.
+    /// Total deliveries of a message, at least 1.
     pub max_attempts: u32,
-    /// What happens after the last of them.
+    /// What happens after the last delivery.
     pub exhausted: ExhaustedAction,
-    /// Messages that may be out with consumers or wait for another attempt before no further ones are handed out.
+    /// Messages that may be in flight or wait for another attempt before no further ones are handed out.
     pub in_flight_max: usize,
-    /// Ordered delivery only: messages of one queue that are known to wait behind others of their message group before
-    /// nothing further behind them is looked at. It bounds memory.
+    /// Ordered delivery only: messages of one queue that may wait behind others of their message group before the
+    /// engine stops looking further. It bounds memory.
     pub lookahead_max: usize,
     /// On topics whose queues are priorities: how strictly they count.
     pub priorities: Option<PriorityFactor>,

@@ -1,12 +1,12 @@
-//! Priorities: which queue of a topic has its turn, where a queue is a priority.
+//! Priorities: the queue whose turn it is, on a topic where each queue is a priority.
 //!
 //! # Priority
 //!
-//! A topic of type PRIORITY has a queue for each priority. The engine gives out from the highest queue that has
-//! something (`core/src/delivery/priorities.rs`); retries stay in their queue, so they keep their priority.
+//! A topic of type PRIORITY has a queue for each priority. The engine hands out from the highest queue that has
+//! messages (`core/src/delivery/priorities.rs`); retries stay in their queue, so they keep their priority.
 
 /// How strictly priorities count: of 100 messages that a group gets from a topic, this many come from the highest queue that
-/// has something, the others from all queues in turn, so that nothing waits for ever. RocketMQ's `priority.factor`.
+/// has messages, the others from all queues in turn, so that no queue starves. RocketMQ's `priority.factor`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PriorityFactor(u32);
 
@@ -17,7 +17,7 @@ impl PriorityFactor {
     /// Reads a number from 0 (priorities do not count) to 100.
     ///
     /// # Errors
-    /// A sentence that says what is wrong with it.
+    /// A sentence that describes the error.
     pub fn parse(text: &str) -> Result<Self, String> {
         let percent = text.parse().ok().filter(|percent| *percent <= Self::STRICT.0);
         percent.map(Self).ok_or_else(|| format!("{text:?} is no whole number from 0 to 100"))
@@ -29,7 +29,7 @@ impl PriorityFactor {
 pub(super) struct Turns {
     /// Hundredths of a turn that are owed to all queues alike.
     owed: u32,
-    /// Queue at which the next turn of all looks first.
+    /// Queue that the next turn of all queues tries first.
     next: u32,
 }
 
@@ -44,7 +44,7 @@ impl Turns {
         }
     }
 
-    /// The queue that was chosen gave out a message.
+    /// Records that the chosen queue handed out a message.
     pub(super) fn took(&mut self, factor: PriorityFactor, queue: u32) {
         if self.is_for_all(factor) {
             self.owed = self.owed_with(factor) - PriorityFactor::STRICT.0;
@@ -54,7 +54,7 @@ impl Turns {
         }
     }
 
-    /// The last of as many turns as make up a whole one for all; with 75, every fourth.
+    /// Whether this turn completes a whole share for all queues; with 75, every fourth.
     fn is_for_all(&self, factor: PriorityFactor) -> bool {
         self.owed_with(factor) >= PriorityFactor::STRICT.0
     }

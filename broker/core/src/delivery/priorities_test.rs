@@ -97,7 +97,7 @@ fn a_queue_that_has_nothing_costs_no_turn() {
     assert_eq!(queues(&receive(&mut subscription, filter, 0, 9)), [2, 1, 2, 2, 1, 1]);
 }
 
-/// What the reference knows of a message: when it is visible, and whether it was handed out before.
+/// Waiting messages of the reference: when each is visible, and whether it was handed out before.
 type Waiting = BTreeMap<u64, (i64, bool)>;
 
 /// A plain restatement of the rules: the highest queue has the turn, every `100 / (100 - factor)`th one has the next queue

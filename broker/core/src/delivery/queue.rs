@@ -30,7 +30,7 @@ pub(super) struct QueueDelivery {
 }
 
 impl QueueDelivery {
-    /// Goes on from what the log says; attempts that failed before wait for their time.
+    /// Continues from the logged progress; failed messages wait for their time.
     pub(super) fn new(acks: QueueAcks, end: QueueOffset, policy: &DeliveryPolicy) -> Self {
         let failed: Vec<(QueueOffset, u32, i64)> = acks.attempted().collect();
         let mut queue = Self::with_ledger(QueueLedger::new(acks, end), policy);
@@ -49,7 +49,7 @@ impl QueueDelivery {
         Self { order: order_from(&ledger, policy), ledger, policy: *policy }
     }
 
-    /// Puts what is in flight where the order and the policy want it.
+    /// Puts every message in flight again, by the current order and policy.
     fn put_all_again(&mut self) {
         for (offset, mut flight) in self.ledger.take_flights() {
             // Other rules may give a blocked message another attempt, or end it.
@@ -80,7 +80,7 @@ impl QueueDelivery {
         }
     }
 
-    /// Everything before `min` expired, except what failed before and waits for its next attempt.
+    /// Everything before `min` expired, except failed messages that wait for their next attempt.
     pub(super) fn expire_below(&mut self, min: QueueOffset) {
         self.ledger.expire_below(min);
         match &mut self.order {
@@ -89,14 +89,14 @@ impl QueueDelivery {
         }
     }
 
-    /// Everything before `offset` is done, nothing behind it is, and no consumer holds anything: for the log as well.
-    /// `last_lease` is the newest lease given out.
+    /// Marks everything before `offset` done, reopens everything behind it, and takes every message from its consumer,
+    /// in the log as well. `last_lease` is the newest lease issued.
     pub(super) fn reset(&mut self, offset: QueueOffset, last_lease: LeaseId) {
         self.ledger.reset(offset, last_lease);
         self.order = order_from(&self.ledger, &self.policy);
     }
 
-    /// A message that was done is delivered once more. The log knows.
+    /// Redelivers a message that was done. The log knows already.
     pub(super) fn reopen(&mut self, now_ms: i64, offset: QueueOffset, key: OrderingKey) {
         self.ledger.reopen(now_ms, offset);
         if let DeliveryOrder::Ordered(ordered) = &mut self.order {
@@ -105,20 +105,21 @@ impl QueueDelivery {
         self.put(offset, Flight::delayed(0, now_ms));
     }
 
-    /// The next moment after `now_ms` at which something can be handed out, or, be it before, is to be renewed or given up.
+    /// The next moment after `now_ms` at which a message can be handed out, or at which, possibly earlier, one has to be
+    /// renewed or given up.
     pub(super) fn next_event_ms(&self, now_ms: i64) -> Option<i64> {
         let due = match &self.order {
-            // What is due may have to wait for others of its message group.
+            // A due message may have to wait for others of its message group.
             DeliveryOrder::Ordered(ordered) => ordered.lines().next_ready_ms(now_ms),
             DeliveryOrder::Unordered(_) => self.ledger.times().next_due_ms(now_ms),
         };
         due.into_iter().chain(self.ledger.times().first_sweep_ms()).min()
     }
 
-    /// Extends what living clients hold while alive, makes the rest visible, and ends what failed for the last time.
+    /// Renews the leases of living clients, makes other messages visible, and ends those whose last attempt failed.
     pub(super) fn sweep(&mut self, now_ms: i64, alive: &impl Fn(&str) -> bool) {
         while let Some(offset) = self.ledger.times().first_to_renew(now_ms) {
-            let flight = self.ledger.flight(offset).expect("times know what is in flight").clone();
+            let flight = self.ledger.flight(offset).expect("times lists messages in flight").clone();
             self.put(offset, renewed_or_ended(flight, now_ms, alive));
         }
         while let Some(offset) = self.ledger.times().first_exhausted(now_ms) {
@@ -173,7 +174,7 @@ impl QueueDelivery {
         }
     }
 
-    /// Puts a message in flight, replacing what was known of it.
+    /// Puts a message in flight, replacing its earlier state.
     pub(super) fn put(&mut self, offset: QueueOffset, flight: Flight) {
         match &mut self.order {
             DeliveryOrder::Unordered(unordered) => unordered.forget(offset),
@@ -182,7 +183,7 @@ impl QueueDelivery {
         self.ledger.put(offset, flight, self.policy.max_attempts);
     }
 
-    /// The next message for a consumer with this filter that came before, to be handed out at once. Without order only.
+    /// The next retry for a consumer with this filter, to be handed out at once. Unordered delivery only.
     pub(super) fn next_due(&self, now_ms: i64) -> Option<QueueOffset> {
         match &self.order {
             DeliveryOrder::Unordered(_) => self.ledger.times().first_due(now_ms),
@@ -190,8 +191,8 @@ impl QueueDelivery {
         }
     }
 
-    /// The next message for a consumer with this filter that was never handed out, to be handed out at once. Without order
-    /// only.
+    /// The next message that was never handed out, for a consumer with this filter, to be handed out at once. Unordered
+    /// delivery only.
     pub(super) fn take_fresh(&mut self, filter: FilterId) -> Option<QueueOffset> {
         match &mut self.order {
             DeliveryOrder::Unordered(unordered) => unordered.take_fresh(&self.ledger, &self.policy, filter),
@@ -235,7 +236,7 @@ impl QueueDelivery {
         }
     }
 
-    /// The ordering key of a message that was looked at.
+    /// The ordering key of a message, if the engine has looked at it.
     pub(super) fn key_of(&self, offset: QueueOffset) -> Option<OrderingKey> {
         self.ordered().and_then(|ordered| ordered.lines().key_of(offset))
     }
@@ -284,7 +285,7 @@ impl QueueDelivery {
         true
     }
 
-    /// What keeps the messages that are not done.
+    /// The undone messages, counted by what holds them back.
     pub(super) fn counts(&self, now_ms: i64) -> BacklogCounts {
         let lag = self.ledger.acks().open_below(self.ledger.end());
         let blocked = self.blocked();
@@ -302,7 +303,7 @@ impl QueueDelivery {
             counted_as_blocked += u64::from(front.is_some_and(|front| staying.contains(&front)));
         }
         let with_blocked = blocked.iter().map(|(_, waiting)| *waiting as u64).sum::<u64>();
-        assert!(with_blocked >= counted_as_blocked, "each of them waits with one that is blocked");
+        assert!(with_blocked >= counted_as_blocked, "a message counted as blocked waits with a blocked one");
         let blocked = with_blocked - counted_as_blocked;
         let ready = lag.saturating_sub(in_flight + waiting + blocked);
         BacklogCounts { lag, ready, in_flight, waiting, blocked }
@@ -317,7 +318,7 @@ fn order_from(ledger: &QueueLedger, policy: &DeliveryPolicy) -> DeliveryOrder {
     }
 }
 
-/// A message whose renewable lease has come to an end: held on while its client lives, or visible.
+/// A message whose renewable lease has ended: still held while its client lives, otherwise visible.
 fn renewed_or_ended(mut flight: Flight, now_ms: i64, alive: &impl Fn(&str) -> bool) -> Flight {
     match flight.renewal() {
         Some(renewal) if renewal.until_ms > now_ms && alive(flight.client()) => {

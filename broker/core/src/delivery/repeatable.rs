@@ -14,7 +14,7 @@ struct RepeatableReceive {
     until_ms: i64,
 }
 
-/// What was handed out, by attempt id. A receive is remembered as long as its messages are invisible.
+/// Messages that were handed out, by attempt id. A receive is remembered as long as its messages are invisible.
 #[derive(Debug, Clone, Default)]
 pub(super) struct RepeatableReceives {
     receives: HashMap<String, RepeatableReceive>,
@@ -29,14 +29,14 @@ impl RepeatableReceives {
         self.receives.insert(attempt_id.to_owned(), RepeatableReceive { messages, until_ms });
     }
 
-    /// What a receive got; it is forgotten by that.
+    /// Takes the messages that a receive got; the receive is then forgotten.
     pub(super) fn take(&mut self, attempt_id: &str) -> Vec<HandedOut> {
         let Some(receive) = self.receives.remove(attempt_id) else { return Vec::new() };
         self.ends.remove(&(receive.until_ms, attempt_id.to_owned()));
         receive.messages
     }
 
-    /// Forgets what became visible again.
+    /// Forgets receives whose messages became visible again.
     pub(super) fn prune(&mut self, now_ms: i64) {
         while let Some((until_ms, _)) = self.ends.first()
             && *until_ms <= now_ms

@@ -259,7 +259,7 @@ fn a_blocked_message_stays_blocked_under_rules_that_block_and_goes_on_under_othe
     assert_eq!(receive(&mut subscription, 10_000, 1, filter)[0].attempt, 2);
 }
 
-/// It was looked at for a member that does not want it, and no consumer had it.
+/// The engine looked at the message for a member that does not want it, and no consumer had it.
 #[test]
 fn what_was_kept_for_another_member_stays_new_when_something_behind_it_is_done() {
     let policy = DeliveryPolicy { ordered: true, ..DeliveryPolicy::default() };
@@ -271,14 +271,14 @@ fn what_was_kept_for_another_member_stays_new_when_something_behind_it_is_done()
     let results = [FilterResult::Wanted, FilterResult::WantedBy(vec![other]), FilterResult::Wanted];
     let wanted = subscription.apply_filter_results(0, picked, &results);
     assert_eq!(offsets(&wanted), [0, 2]);
-    // The engine looks at everything again, and does not know yet which message group the third one belongs to.
+    // The engine looks at everything again, and does not know the third message's group yet.
     subscription.set_policy(DeliveryPolicy { in_flight_max: 50, ..policy });
     assert_eq!(subscription.ack(1, &lease_of(&wanted[1])), Ok(()));
     load_keys(&mut subscription, filter, key);
     assert_eq!(offsets(&receive(&mut subscription, 20_000, 3, filter)), [0], "the second one waits for it");
 }
 
-/// A handle from before a restart says that a message is done before the engine has looked at its message group.
+/// A handle from before a restart finishes a message before the engine has looked at its message group.
 #[test]
 fn what_is_done_by_a_handle_from_before_a_restart_was_handed_out_with_what_is_in_front_of_it() {
     let policy = DeliveryPolicy { ordered: true, ..DeliveryPolicy::default() };
@@ -288,7 +288,7 @@ fn what_is_done_by_a_handle_from_before_a_restart_was_handed_out_with_what_is_in
     let (mut after, filter) = started(1_000_000, policy, &[5], &QueueAcks::default());
     assert_eq!(after.ack(1, &lease_of(&first[1])), Ok(()));
     assert_eq!(after.ack(1, &lease_of(&first[2])), Ok(()));
-    // Step by step: what is done is looked at, wherever a step ends.
+    // Step by step: the engine looks at done messages too, wherever a step ends.
     while let Some(wanted) = after.ordering_keys_wanted(0, &ask(9, filter)) {
         after.load_ordering_keys(wanted.queue, wanted.from, [OrderingKey::Group(7)]);
     }
@@ -338,7 +338,7 @@ fn what_an_announced_member_wants_waits_for_it_and_does_not_hold_others_up() {
         };
         let (blue, both) = (ids(&["blue"]), ids(&["blue", "blue || red"]));
         assert_eq!((blue.len(), both.len()), (1, 2));
-        // Offsets 0 to 3 are for those who have not asked yet, the first two for any of them.
+        // Offsets 0 to 3 are for the members that have not asked yet, the first two for any of them.
         for offset in 0..4 {
             load_keys_up_to(&mut subscription, all, OrderingKey::Alone, 1);
             let picked = receive(&mut subscription, 0, 1, all);
@@ -348,7 +348,7 @@ fn what_an_announced_member_wants_waits_for_it_and_does_not_hold_others_up() {
         }
         load_keys_up_to(&mut subscription, all, OrderingKey::Alone, 2);
         assert_eq!(offsets(&receive(&mut subscription, 1, 2, all)), [4, 5], "ordered: {ordered}");
-        // One of those who want it is enough.
+        // One interested member is enough.
         let late = subscription.join(2, "d", &tags("red || blue"));
         assert_eq!(offsets(&receive(&mut subscription, 2, 9, late)), [0, 1]);
         // It leaves before it has ever asked.
@@ -390,7 +390,7 @@ fn what_only_others_want_waits_for_them_and_for_nobody_who_is_gone() {
     );
     assert_eq!(offsets(&kept), [1]);
     assert!(receive(&mut subscription, 1, 2, all).is_empty());
-    // Its members are gone for long: what was kept for them is for everybody.
+    // Its members left long ago: the messages that were kept for them are for all.
     subscription.sweep(super::MEMBER_FORGOTTEN_MS, |client| client == "c");
     // The other one was visible again before.
     assert_eq!(offsets(&receive(&mut subscription, super::MEMBER_FORGOTTEN_MS, 2, all)), [1, 0]);

@@ -1,4 +1,4 @@
-//! What is asked of a subscription, and what it answers.
+//! Requests to a subscription, and its answers.
 
 use super::flight::{LeaseId, ReceiveId};
 use super::members::FilterId;
@@ -21,9 +21,9 @@ pub struct ReceiveRequest<'a> {
     pub max: usize,
     /// How long it holds them.
     pub term: LeaseTerm,
-    /// Its client id.
+    /// Client id of the consumer.
     pub client: &'a str,
-    /// Its filter, as `DeliveryEngine::join` numbered it.
+    /// Filter of the consumer, as `DeliveryEngine::join` numbered it.
     pub filter: FilterId,
     /// When present: a receive that repeats this id gets the same messages.
     pub attempt_id: Option<&'a str>,
@@ -38,11 +38,11 @@ pub struct DeliveredMessage {
     pub offset: QueueOffset,
     /// Delivery attempt, from 1.
     pub attempt: u32,
-    /// Goes into the receipt handle.
+    /// Lease number for the receipt handle.
     pub lease: LeaseId,
     /// When it becomes visible again unless it is acknowledged, milliseconds since the Unix epoch.
     pub visible_ms: i64,
-    /// The receive that it was handed out to; one that is repeated has another number each time.
+    /// The receive that handed it out; a repeated receive has another number each time.
     pub receive: ReceiveId,
 }
 
@@ -51,11 +51,11 @@ pub struct DeliveredMessage {
 pub enum FilterResult {
     /// Its receiver gets it.
     Wanted,
-    /// No known member of the group wants it, or it is not there any more: it is done, or waits until all members are known.
+    /// No known member of the group wants it, or it no longer exists: it is done, or waits until all members are known.
     Unwanted,
     /// The receiver does not want it, but members with these filters do.
     WantedBy(Vec<FilterId>),
-    /// It cannot be read; to be tried again at this time, milliseconds since the Unix epoch.
+    /// It cannot be read; it is tried again at this time, milliseconds since the Unix epoch.
     Unreadable(i64),
 }
 
@@ -70,7 +70,7 @@ pub struct OrderingKeysWanted {
     pub end: QueueOffset,
 }
 
-/// A message that failed and waits for its next attempt, or is to be had again by now.
+/// A failed message that waits for its next attempt, or whose next attempt is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryingMessage {
     /// Queue of the topic.
@@ -79,7 +79,7 @@ pub struct RetryingMessage {
     pub offset: QueueOffset,
     /// Deliveries that failed.
     pub attempts: u32,
-    /// When it can be had again, milliseconds since the Unix epoch.
+    /// When it is visible again, milliseconds since the Unix epoch.
     pub visible_ms: i64,
 }
 
@@ -94,7 +94,7 @@ pub struct BlockedMessage {
     pub waiting: usize,
 }
 
-/// A message that the group gave up. It counts as done for the engine; that, and the dead letter, have to be logged.
+/// A message that the group gave up. The engine counts it as done; its end and the dead letter have to be logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExhaustedMessage {
     /// Queue of the topic.
@@ -114,22 +114,22 @@ pub struct QueuePosition {
     pub committed: QueueOffset,
     /// One past the newest visible offset.
     pub end: QueueOffset,
-    /// What keeps the messages that are not done.
+    /// The undone messages, counted by what holds them back.
     pub counts: BacklogCounts,
 }
 
-/// Messages that are not done, by what keeps them.
+/// Undone messages, counted by what holds them back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BacklogCounts {
-    /// Not done, whatever keeps them: the sum of the others.
+    /// All undone messages: the sum of the others.
     pub lag: u64,
-    /// Can be handed out, or wait for others of their message group that can.
+    /// Messages that can be handed out, or wait for such a message of their message group.
     pub ready: u64,
-    /// Out with a consumer.
+    /// Messages that a consumer holds.
     pub in_flight: u64,
-    /// Failed, and wait for the time of their next attempt.
+    /// Failed messages that wait for their next attempt.
     pub waiting: u64,
-    /// Used up their attempts and stay, with what stands behind them in their message group.
+    /// Messages that used up their attempts and stay, and the messages behind them in their message group.
     pub blocked: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Delivery without order: every message may be handed out beside every other one.
+//! Unordered delivery: every message may be handed out beside every other one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,15 +7,15 @@ use super::members::FilterId;
 use super::policy::DeliveryPolicy;
 use crate::queue_offset::QueueOffset;
 
-/// Messages of a queue that may wait until all members are known before nothing further is looked at.
+/// Messages of a queue that may wait until all members are known before the engine stops looking further.
 pub(super) const HELD_BACK_MAX: usize = 10_000;
 
-/// Which messages of a queue without order were looked at, and for which filters some are kept.
+/// The messages of an unordered queue that the engine has looked at, and those kept for certain filters.
 #[derive(Debug, Clone, Default)]
 pub(super) struct UnorderedQueue {
-    /// Next offset that was never looked at.
+    /// Next offset for the engine to look at.
     next: QueueOffset,
-    /// Looked at, and kept for consumers with a filter.
+    /// Messages that the engine has looked at and keeps for consumers with a filter.
     kept: BTreeMap<FilterId, BTreeSet<QueueOffset>>,
 }
 
@@ -25,7 +25,7 @@ impl UnorderedQueue {
         Self { next, kept: BTreeMap::new() }
     }
 
-    /// The next offset never handed out, what is kept for this filter first.
+    /// The next offset that was never handed out; messages kept for this filter come first.
     pub(super) fn take_fresh(
         &mut self,
         ledger: &QueueLedger,
@@ -62,7 +62,7 @@ impl UnorderedQueue {
         self.kept.values().any(|kept| kept.contains(&offset))
     }
 
-    /// Keeps a message for consumers with one of these filters. It is in flight no longer, and its attempts count when one of
+    /// Keeps a message for consumers with one of these filters. It is no longer in flight, and its attempts count when one of
     /// them takes it.
     pub(super) fn keep_for(&mut self, ledger: &mut QueueLedger, offset: QueueOffset, filters: &[FilterId]) {
         // It may have expired since it was picked.
@@ -79,13 +79,13 @@ impl UnorderedQueue {
         }
     }
 
-    /// No member has this filter any longer; returns what was kept for it alone.
+    /// Releases the messages that were kept for this filter alone, and returns them: no member has it any longer.
     pub(super) fn forget_filter(&mut self, filter: FilterId) -> Vec<QueueOffset> {
         let kept = self.kept.remove(&filter).unwrap_or_default();
         kept.into_iter().filter(|offset| !self.is_kept(*offset)).collect()
     }
 
-    /// A message is in flight or done, so it is not kept.
+    /// Stops keeping a message that is in flight or done.
     pub(super) fn forget(&mut self, offset: QueueOffset) {
         for kept in self.kept.values_mut() {
             kept.remove(&offset);

@@ -1,19 +1,19 @@
-//! When which subscription is to be looked at, because something of it comes due.
+//! When each subscription has due work.
 
 use std::collections::BTreeSet;
 
-/// Times at which keys come due, each key at one time at the most. Times are milliseconds since the Unix epoch.
+/// Times at which keys come due, at most one time for each key. Times are milliseconds since the Unix epoch.
 #[derive(Debug, Clone)]
 pub struct WakeTimes<K> {
     times: BTreeSet<(i64, K)>,
 }
 
-/// What there is to do.
+/// The next step of the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextWake<K> {
-    /// The time of this key has come; it has none any more.
+    /// This key is due; it has no time any more.
     Due(K),
-    /// Nothing comes due for this long, in milliseconds.
+    /// No key comes due for this long, in milliseconds.
     Wait(i64),
     /// No key has a time.
     Nothing,
@@ -26,7 +26,7 @@ impl<K: Ord> Default for WakeTimes<K> {
 }
 
 impl<K: Ord + Copy> WakeTimes<K> {
-    /// Has `key` come due at `at_ms` instead of at `before_ms`; the answer tells whether that is before everything else.
+    /// Moves the time of `key` from `before_ms` to `at_ms`; returns whether it is now the earliest.
     pub fn set(&mut self, key: K, before_ms: Option<i64>, at_ms: i64) -> bool {
         if let Some(before_ms) = before_ms {
             self.times.remove(&(before_ms, key));
@@ -36,7 +36,7 @@ impl<K: Ord + Copy> WakeTimes<K> {
         is_first
     }
 
-    /// Takes the first key that is due at `now_ms`, or says how long to wait for one.
+    /// Takes the first key that is due at `now_ms`, or tells how long to wait for one.
     pub fn next(&mut self, now_ms: i64) -> NextWake<K> {
         match self.times.first().copied() {
             Some((at_ms, key)) if at_ms <= now_ms => {
@@ -65,7 +65,7 @@ mod tests {
         assert_eq!(times.next(110), NextWake::Due('b'));
         assert_eq!(times.next(110), NextWake::Wait(20));
         assert_eq!(times.next(130), NextWake::Due('a'));
-        assert_eq!(times.next(i64::MAX), NextWake::Nothing, "what was set anew is not due at its old time");
+        assert_eq!(times.next(i64::MAX), NextWake::Nothing, "a key that moved is not due at its old time");
     }
 
     #[test]

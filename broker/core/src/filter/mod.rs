@@ -1,13 +1,13 @@
-//! What a consumer wants of a topic: everything, messages with certain tags, or messages whose properties satisfy an
+//! A consumer's choice of messages in a topic: all, those with certain tags, or those whose properties satisfy an
 //! SQL-92 condition.
 //!
 //! # Filters
 //!
-//! `core::filter` reads tag expressions and SQL-92 conditions once per request; `wire/labels.rs` finds in a stored
-//! message what a condition asks for.
+//! `core::filter` parses tag expressions and SQL-92 conditions once per request; `wire/labels.rs` looks up the
+//! properties of a stored message for a condition.
 //!
-//! The broker evaluates them. What a receiver does not want is kept for members that do
-//! (`core/src/delivery/members.rs`), and done only if there is none.
+//! The broker evaluates them. A message that a receiver does not want is kept for members that do
+//! (`core/src/delivery/members.rs`), and is done only if there is none.
 
 mod selector;
 mod tags;
@@ -35,7 +35,7 @@ impl Filter {
     /// Reads a tag expression such as `*` or `created || paid`. A blank one means `*`, as in RocketMQ.
     ///
     /// # Errors
-    /// A sentence that says what is wrong.
+    /// A sentence that describes the error.
     pub fn tags(expression: &str) -> Result<Self, String> {
         Ok(TagFilter::parse(expression)?.map_or(Self::All, Self::Tags))
     }

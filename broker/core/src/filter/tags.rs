@@ -13,7 +13,7 @@ impl TagFilter {
     /// are left out, and a single `|` belongs to a tag.
     ///
     /// # Errors
-    /// A sentence that says what is wrong.
+    /// A sentence that describes the error.
     pub fn parse(expression: &str) -> Result<Option<Self>, String> {
         if expression.len() > FILTER_BYTES_MAX {
             let len = expression.len();

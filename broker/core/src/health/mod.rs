@@ -1,18 +1,18 @@
-//! What a broker says of its health: verdicts from what was seen of it. Whoever looks is the broker; nothing here has a clock.
+//! The health of a broker: verdicts on observed facts. The broker observes; this module has no clock.
 
 use kerolox_model::health::HealthCheck;
 
-/// Damaged ranges and queues that are listed one by one.
+/// Damaged ranges and queues that are reported one by one.
 const RANGES_SHOWN: usize = 8;
 
-/// What a member is in its group.
+/// The role of a member in its group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GroupStanding {
     /// It has no duty.
     Waiting,
     /// It copies the log of a leader.
     Follower,
-    /// It was elected, and does not lead yet.
+    /// It was elected and does not lead yet.
     Candidate,
     /// It leads.
     Leader,
@@ -21,97 +21,97 @@ pub enum GroupStanding {
 }
 
 impl GroupStanding {
-    /// Whether this member has a leadership, be it on its way out.
+    /// Whether this member has a leadership, even one that is ending.
     pub fn leads(self) -> bool {
         matches!(self, Self::Leader | Self::Resigning)
     }
 }
 
-/// What a member knows of the leadership of its group.
+/// Facts about the leadership of a group, as one member knows them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeadershipFacts {
     /// Name of the group.
     pub group: String,
-    /// What this member is.
+    /// Role of this member.
     pub standing: GroupStanding,
-    /// Its own leadership.
+    /// Leadership of this member, if it has one.
     pub own: Option<OwnLeadership>,
     /// Whether the routes name a leader.
     pub has_leader: bool,
-    /// Members that have to be in sync for sends to be taken.
+    /// Members that have to be in sync for sends to be accepted.
     pub min_in_sync: usize,
 }
 
 /// A leadership of this member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OwnLeadership {
-    /// Its epoch.
+    /// Epoch of the leadership.
     pub epoch: u32,
-    /// Whether no other member can lead by this moment.
+    /// Whether it is certain that no other member leads now.
     pub is_sure: bool,
     /// Members in sync, this one included.
     pub in_sync: usize,
 }
 
 impl LeadershipFacts {
-    /// Whether what clients send to the group is taken, in words, or why not.
+    /// Whether the group accepts sends, as a sentence, or why not.
     fn taken(&self) -> Result<String, String> {
         let Self { group, min_in_sync, .. } = self;
         match self.own.filter(|_| self.standing.leads()) {
-            Some(own) if !own.is_sure => Err("this broker was the master, and cannot tell whether another one is by now: it reaches neither slaves nor nameservers, and refuses what clients send".to_owned()),
+            Some(own) if !own.is_sure => Err("this broker was the master, and cannot tell whether another one is now: it reaches neither slaves nor nameservers, and refuses sends".to_owned()),
             Some(own) if own.in_sync < *min_in_sync => Err(format!(
-                "{} of the {min_in_sync} members that replication.min-in-sync asks for are in sync: sends are refused until more are",
+                "{} of the {min_in_sync} members that replication.min-in-sync requires are in sync: sends are refused until more are",
                 own.in_sync
             )),
             Some(own) => Ok(format!("this broker is, in epoch {}", own.epoch)),
             None if self.has_leader => Ok(format!("group {group} has one")),
             None => Err(format!(
-                "group {group} has none: what clients send is refused until one is elected; mqadmin getSyncStateSet says what that waits for"
+                "group {group} has none: sends are refused until one is elected; mqadmin getSyncStateSet shows why none is"
             )),
         }
     }
 }
 
-/// What was seen of a broker. The default is one that begins to start.
+/// Observed facts about a broker. The default describes a broker that begins to start.
 #[derive(Debug, Clone, Default)]
 pub struct HealthFacts {
-    /// It is shutting down.
+    /// The broker is shutting down.
     pub is_ending: bool,
-    /// Nameservers know what it serves.
+    /// Nameservers have the routes of this broker.
     pub is_announced: bool,
-    /// What this member is; `None` for a broker that is no member of a replicated group.
+    /// Role of this member; `None` for a broker that is no member of a replicated group.
     pub standing: Option<GroupStanding>,
-    /// How far the index is that is made while the store is opened, in words.
+    /// Progress of the index while the store is opened, as a sentence.
     pub opening: Option<String>,
     /// The store is open.
     pub is_open: bool,
-    /// Why the index is damaged, until there is another one.
+    /// Why the index is damaged, until it is replaced.
     pub index_damage: Option<String>,
-    /// How often the index was made again since the broker was started, and why it was last.
+    /// How often the index was rebuilt since the broker was started, and the last reason.
     pub index_remade: Option<(u32, String)>,
-    /// Up to where the index that is made again is, and where the one before it was, as log positions.
+    /// Log positions: progress of the index that is being rebuilt, and the end of its predecessor.
     pub remaking: Option<(u64, u64)>,
-    /// Why the log takes nothing.
+    /// Why the log refuses writes.
     pub failure: Option<String>,
     /// Damaged ranges of the log, each with its file, its positions and the reason.
     pub damaged: Vec<String>,
-    /// What was uncertain when the index was made over damage, each with its queue.
+    /// Uncertainties of an index that was built over damage, each with its queue.
     pub repairs: Vec<String>,
     /// Sends are refused for lack of room.
     pub is_room_short: bool,
-    /// What groups lost because segments went early; empty for nothing.
+    /// Messages that groups lost because segments were removed early; empty for none.
     pub lost: String,
-    /// By how much the wall clock leapt ahead, in milliseconds, while that is doubted.
+    /// How far the wall clock leapt ahead, in milliseconds, while the leap is doubted.
     pub clock_leap_ms: Option<i64>,
-    /// `None` where there is nothing to say of a leader.
+    /// Leadership of the group; `None` for a broker without a group.
     pub leadership: Option<LeadershipFacts>,
     /// Why this member does not follow its master, although it could.
     pub refuses: Option<String>,
-    /// Why the controller does not take this broker for a member of its group.
+    /// Why the controller does not accept this broker as a member of its group.
     pub disowned: Option<String>,
 }
 
-/// What is said of each part that there is something to say of, one part possibly more than once.
+/// The verdict on each part that has one; a part can have several.
 pub fn verdicts(facts: &HealthFacts) -> Vec<HealthCheck> {
     let leader = facts.leadership.as_ref().map(LeadershipFacts::taken);
     let mut verdicts = vec![serving(facts), index(facts)];
@@ -131,7 +131,7 @@ pub fn verdicts(facts: &HealthFacts) -> Vec<HealthCheck> {
     verdicts
 }
 
-/// A group that has its master goes on without a controller, but elects no other one.
+/// A group with a master continues without a controller, but cannot elect another master.
 fn disowned(is_led: bool, reason: &str) -> HealthCheck {
     if is_led {
         HealthCheck::warning("controller", reason)
@@ -152,7 +152,7 @@ fn serving(facts: &HealthFacts) -> HealthCheck {
             "this broker was elected, and is about to lead its group"
         }
         HealthFacts { standing: Some(GroupStanding::Resigning), .. } => {
-            "this broker hands its leadership over: calls wait until the next leader is there"
+            "this broker hands its leadership over: calls wait for the next leader"
         }
         HealthFacts { is_open: true, standing: Some(GroupStanding::Waiting), .. } => {
             "this broker knows no leader of its group: one is being elected, or no nameserver answers"
@@ -167,11 +167,11 @@ fn index(facts: &HealthFacts) -> HealthCheck {
     if let Some(reason) = &facts.index_damage {
         return HealthCheck::failed(
             "index",
-            format!("damaged ({reason}): it is removed and made again from the log"),
+            format!("damaged ({reason}): it is removed and rebuilt from the log"),
         );
     }
     if let Some((applied, held)) = facts.remaking {
-        let reason = format!("damaged, and made again from the log: position {applied} of {held}");
+        let reason = format!("damaged, and being rebuilt from the log: position {applied} of {held}");
         return HealthCheck::failed("index", reason);
     }
     match &facts.opening {
@@ -181,22 +181,24 @@ fn index(facts: &HealthFacts) -> HealthCheck {
     }
 }
 
-/// It stays a warning until the broker is restarted: somebody has to see after the disk.
+/// The warning stays until the broker is restarted: the operator has to check the disk.
 fn remade(facts: &HealthFacts) -> Option<HealthCheck> {
     let (times, reason) = facts.index_remade.as_ref()?;
     let times = if *times == 1 { "once".to_owned() } else { format!("{times} times") };
     let reason = format!(
-        "it was damaged and made again from the log {times} since the broker was started; nothing is lost, but see after the disk: {reason}"
+        "it was damaged and rebuilt from the log {times} since the broker was started; nothing is lost, but check the disk: {reason}"
     );
     Some(HealthCheck::warning("index", reason))
 }
 
 fn log(facts: &HealthFacts) -> HealthCheck {
-    // While the index is made again nothing is stored either, but that passes.
+    // While the index is rebuilt nothing is stored either, but that is temporary.
     match facts.failure.as_ref().filter(|_| facts.index_damage.is_none()) {
         Some(reason) => HealthCheck::failed(
             "log",
-            format!("read-only: {reason}; nothing is stored any more: mend the disk and restart the broker"),
+            format!(
+                "read-only: {reason}; no record is stored any more: repair the disk and restart the broker"
+            ),
         ),
         None => HealthCheck::ok("log", "takes records"),
     }
@@ -206,7 +208,7 @@ fn damage(damaged: &[String]) -> Vec<HealthCheck> {
     let show = |range: &String| {
         HealthCheck::warning(
             "log",
-            format!("damaged range in {range}: what it held is lost, the rest is served"),
+            format!("damaged range in {range}: its records are lost, the rest is served"),
         )
     };
     let mut verdicts: Vec<HealthCheck> = damaged.iter().take(RANGES_SHOWN).map(show).collect();
@@ -232,16 +234,17 @@ fn disk(facts: &HealthFacts) -> HealthCheck {
     if facts.is_room_short {
         return HealthCheck::failed(
             "disk",
-            "nearly full: sends are refused, everything else goes on; make room, or lower retention.time",
+            "nearly full: sends are refused, everything else continues; free space, or lower retention.time",
         );
     }
     HealthCheck::ok("disk", "has room")
 }
 
-/// Unread messages that went early stay a warning until the broker is restarted: somebody has to look after their groups.
+/// The warning about messages removed unread stays until the broker is restarted: the operator has to look after their
+/// groups.
 fn lost(facts: &HealthFacts) -> Option<HealthCheck> {
     let reason = format!(
-        "unread messages were removed before retention.time since the broker was started: {}; make room, or see what hinders the group",
+        "unread messages were removed before retention.time since the broker was started: {}; free space, or check why the group lags",
         facts.lost
     );
     (!facts.lost.is_empty()).then(|| HealthCheck::warning("retention", reason))
@@ -259,10 +262,10 @@ fn clock(facts: &HealthFacts) -> HealthCheck {
         Some(leap_ms) => HealthCheck::warning(
             "clock",
             format!(
-                "the wall clock leapt ahead by {leap_ms} ms: what is due or too old only by that waits for timers.clock-grace; set it right if it is wrong"
+                "the wall clock leapt ahead by {leap_ms} ms: messages due or expired only because of the leap are held back for timers.clock-grace; correct the clock if it is wrong"
             ),
         ),
-        None => HealthCheck::ok("clock", "goes as it should"),
+        None => HealthCheck::ok("clock", "runs normally"),
     }
 }
 

@@ -6,7 +6,7 @@ fn serving() -> HealthFacts {
     HealthFacts { is_announced: true, is_open: true, ..HealthFacts::default() }
 }
 
-/// The worst that is said of a part.
+/// The worst verdict on a part.
 fn told(facts: &HealthFacts, name: &str) -> (HealthState, String) {
     let verdicts = verdicts(facts);
     let worst = verdicts.iter().filter(|verdict| verdict.name == name).max_by_key(|verdict| verdict.state);
@@ -26,7 +26,7 @@ fn a_broker_is_ready_when_it_serves_and_not_before_or_after() {
     assert_eq!(told(&HealthFacts { is_ending: true, ..serving() }, "serving").0, HealthState::Failed);
 }
 
-/// What it served before the election says nothing about now.
+/// Having served before the election does not count now.
 #[test]
 fn a_member_is_ready_only_while_it_leads_or_follows() {
     let told = |standing| told(&HealthFacts { standing: Some(standing), ..serving() }, "serving");
@@ -58,7 +58,7 @@ fn a_damaged_index_is_not_ready_until_there_is_another_one_and_a_warning_then() 
     let (state, reason) = told(&damaged, "index");
     assert_eq!(state, HealthState::Failed);
     assert!(reason.contains("damaged (Corruption: x)"), "{reason}");
-    assert_eq!(told(&damaged, "log").0, HealthState::Ok, "the log is what it is made from");
+    assert_eq!(told(&damaged, "log").0, HealthState::Ok, "the index is rebuilt from the log");
     let remade = HealthFacts { index_remade: Some((2, "Corruption: x".into())), ..serving() };
     let behind = HealthFacts { remaking: Some((20, 80)), ..remade.clone() };
     let (state, reason) = told(&behind, "index");
@@ -66,7 +66,7 @@ fn a_damaged_index_is_not_ready_until_there_is_another_one_and_a_warning_then() 
     assert!(reason.contains("position 20 of 80"), "{reason}");
     let (state, reason) = told(&remade, "index");
     assert_eq!(state, HealthState::Warning);
-    assert!(reason.contains("made again from the log 2 times"), "{reason}");
+    assert!(reason.contains("rebuilt from the log 2 times"), "{reason}");
 }
 
 #[test]
@@ -149,5 +149,5 @@ fn a_master_is_ready_while_it_is_sure_and_enough_members_are_in_sync() {
     let unsure = OwnLeadership { is_sure: false, ..own };
     assert!(told(GroupStanding::Leader, unsure).1.contains("cannot tell"));
     let elsewhere = told(GroupStanding::Follower, unsure);
-    assert_eq!(elsewhere.0, HealthState::Ok, "what it led before says nothing of the group");
+    assert_eq!(elsewhere.0, HealthState::Ok, "an earlier leadership does not count");
 }

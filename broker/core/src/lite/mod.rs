@@ -3,11 +3,11 @@
 //!
 //! # Lite topics
 //!
-//! A lite topic is a queue of its parent with a number of its own, made by a record before its first message
-//! (`store/src/state/lite.rs`), so entries, progress and trims work as for any queue. One that has something to do
-//! has an engine (`delivery/lites.rs`), the others take a few words of memory. `core/src/lite/subscriptions.rs`
-//! knows which clients subscribe to which, and puts what becomes ready into their inboxes; `rpc/messaging/lite.rs`
-//! empties those. SyncLiteSubscription is passed on to all brokers of the parent (`gateway/src/lite.rs`);
+//! A lite topic is a queue of its parent with its own number, made by a record before its first message
+//! (`store/src/state/lite.rs`), so entries, progress and trims work as for any queue. An active one has an engine
+//! (`delivery/lites.rs`), the others take a few words of memory. `core/src/lite/subscriptions.rs` knows which clients
+//! subscribe to which, and puts ready queues into their inboxes; `rpc/messaging/lite.rs` empties the inboxes.
+//! SyncLiteSubscription is passed on to all brokers of the parent (`gateway/src/lite.rs`);
 //! `tasks/lite_expiry.rs` proposes the end of idle ones. `rpc/admin/lite_topics.rs` shows them to administrators.
 
 mod ready_queues;
@@ -22,27 +22,27 @@ pub use subscriptions::{
 use crate::group::Group;
 use crate::topic::Topic;
 
-/// First number of a queue that is a lite topic; ordinary queues are below it. Numbers from here on are given by the state machine, one
-/// after the other over all parents, and never again: nothing left of a lite topic can be taken for another one's.
+/// First number of a queue that is a lite topic; ordinary queues have lower numbers. The state machine assigns numbers from here on in
+/// sequence over all parents, and never twice: no remains of a lite topic can be mistaken for another one's.
 pub const FIRST_LITE_QUEUE: u32 = 1 << 16;
 
 /// Last number that a lite topic can get: the protocol's queue ids are signed.
 pub const LAST_LITE_QUEUE: u32 = i32::MAX.cast_unsigned();
 
-/// Longest name, in characters: what SDKs are told as `max_lite_topic_size` (RocketMQ's value).
+/// Longest name, in characters: SDKs are told it as `max_lite_topic_size` (RocketMQ's value).
 pub const LITE_TOPIC_CHARS_MAX: usize = 64;
 
-/// What users may take for all lite topics of a parent. Their number has no limit that a client could bear.
+/// A name that users may mistake for all lite topics of a parent. Their number has no limit that a client could bear.
 const WILDCARD: &str = "*";
 
-/// Attribute of a topic of type LITE: minutes after its last message until a lite topic is removed, with what is left in it; -1,
-/// the default, for never. RocketMQ's name.
+/// Attribute of a topic of type LITE: minutes after its last message until a lite topic is removed with its remaining messages;
+/// -1, the default, for never. RocketMQ's name.
 pub const EXPIRATION_ATTRIBUTE: &str = "lite.topic.expiration";
 
 /// Attribute that binds a group to the one topic of type LITE below which it consumes. RocketMQ's name.
 pub const BIND_ATTRIBUTE: &str = "lite.bind.topic";
 
-/// Attribute that says whether several clients of a group may subscribe to the same lite topic: `Shared`, the default, or
+/// Attribute that decides whether several clients of a group may subscribe to one lite topic: `Shared`, the default, or
 /// `Exclusive`. RocketMQ's name.
 pub const MODEL_ATTRIBUTE: &str = "lite.sub.model";
 
@@ -58,14 +58,15 @@ const EXPIRATION_MINUTES_MAX: i64 = 30 * 24 * 60;
 /// Who may subscribe to a lite topic that another client of the group has subscribed to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SubscriptionModel {
-    /// Anybody: they share out its messages.
+    /// Every client: the subscribers share its messages.
     #[default]
     Shared,
-    /// The newest subscriber has it alone.
+    /// Only the newest subscriber.
     Exclusive,
 }
 
-/// When a lite topic without messages since `last_ms` is removed, milliseconds since the Unix epoch; `None` for never.
+/// When a lite topic whose last message came at `last_ms` is removed, milliseconds since the Unix epoch; `None` for
+/// never.
 pub fn expires_ms(topic: &Topic, last_ms: i64) -> Option<i64> {
     let minutes = topic.attributes.get(EXPIRATION_ATTRIBUTE).and_then(|text| minutes(text).ok())?;
     (minutes >= 0).then(|| last_ms.saturating_add(minutes * 60_000))
@@ -81,7 +82,7 @@ pub fn model(group: &Group) -> SubscriptionModel {
     group.attributes.get(MODEL_ATTRIBUTE).and_then(|word| parse_model(word).ok()).unwrap_or_default()
 }
 
-/// To how many lite topics one client of a group may subscribe.
+/// How many lite topics one client of a group may subscribe to.
 pub fn client_quota(group: &Group) -> usize {
     let quota = group.attributes.get(CLIENT_QUOTA_ATTRIBUTE);
     quota.and_then(|number| parse_quota(number).ok()).unwrap_or(CLIENT_QUOTA_DEFAULT)
@@ -90,7 +91,7 @@ pub fn client_quota(group: &Group) -> usize {
 /// Checks an attribute of a topic or a group, if it is one of these.
 ///
 /// # Errors
-/// A sentence that says what is wrong with its value.
+/// A sentence that describes the wrong value.
 pub fn check_attribute(key: &str, value: &str) -> Result<(), String> {
     match key {
         EXPIRATION_ATTRIBUTE => minutes(value).map(drop),
@@ -134,11 +135,11 @@ pub fn is_lite(queue: u32) -> bool {
 /// Checks the name of a lite topic.
 ///
 /// # Errors
-/// A sentence that says what is wrong with it.
+/// A sentence that describes the error.
 pub fn check_name(name: &str) -> Result<(), String> {
     if name == WILDCARD {
         return Err(format!(
-            "{WILDCARD:?} stands for no lite topic, and nobody can subscribe to all of them; subscribe to each by its name"
+            "{WILDCARD:?} is not the name of a lite topic, and there is no subscription to all of them; subscribe to each by its name"
         ));
     }
     let chars = name.chars().count();
@@ -150,7 +151,7 @@ pub fn check_name(name: &str) -> Result<(), String> {
             "the name of the lite topic has {chars} characters, the limit is {LITE_TOPIC_CHARS_MAX}; use a shorter one"
         ));
     }
-    // RocketMQ keeps '$' for itself here.
+    // RocketMQ reserves '$' here.
     if let Some(bad) = name.chars().find(|c| c.is_control() || c.is_whitespace() || *c == '$') {
         return Err(format!(
             "the name of lite topic {name:?} has the character {bad:?}; use visible characters without blanks and '$'"

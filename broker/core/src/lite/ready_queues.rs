@@ -1,17 +1,17 @@
-//! The lite topics in which there may be something for one client of one group.
+//! The lite topics that may hold messages for one client of one group.
 
 use std::collections::{HashSet, VecDeque};
 
-/// Receives whose lite topics are remembered, for when they are repeated.
+/// Number of receives whose lite topics are remembered, in case they are repeated.
 const REPEATABLE_MAX: usize = 16;
 
-/// Queues that may hold something for one client; each stands here once.
+/// Queues that may hold messages for one client, each at most once.
 #[derive(Debug, Default)]
 pub struct ReadyQueues {
     /// The queue that has waited longest comes first.
     order: VecDeque<u32>,
     known: HashSet<u32>,
-    /// Attempt ids, and the queues that they got messages of.
+    /// Attempt ids, each with the queues that served it.
     attempts: VecDeque<(String, Vec<u32>)>,
 }
 
@@ -21,7 +21,7 @@ impl ReadyQueues {
         self.order.is_empty()
     }
 
-    /// There may be something in a queue.
+    /// Adds a queue that may hold messages.
     pub fn push(&mut self, queue: u32) {
         if self.known.insert(queue) {
             self.order.push_back(queue);
@@ -33,20 +33,20 @@ impl ReadyQueues {
     pub fn pop(&mut self) -> Option<u32> {
         let queue = self.order.pop_front()?;
         let was_known = self.known.remove(&queue);
-        assert!(was_known, "what stands in the order is known");
+        assert!(was_known, "queues in the order are known");
         Some(queue)
     }
 
-    /// A receive with this attempt id got messages of these queues.
+    /// Records that a receive with this attempt id got messages of these queues.
     pub fn note_attempt(&mut self, attempt_id: &str, queues: Vec<u32>) {
         if self.attempts.len() == REPEATABLE_MAX {
             self.attempts.pop_front();
         }
         self.attempts.push_back((attempt_id.to_owned(), queues));
-        assert!(self.attempts.len() <= REPEATABLE_MAX, "what is remembered is bounded");
+        assert!(self.attempts.len() <= REPEATABLE_MAX, "remembered receives are bounded");
     }
 
-    /// The receive with this attempt id is repeated: the queues that it got messages of come first.
+    /// Puts the queues of an earlier receive with this attempt id first: the receive is repeated.
     pub fn repeat(&mut self, attempt_id: &str) {
         let Some(place) = self.attempts.iter().position(|(id, _)| id == attempt_id) else { return };
         let Some((_, queues)) = self.attempts.remove(place) else { return };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::SubscriptionModel;
 
-/// A client whose subscriptions were not repeated for this many milliseconds has none any longer (RocketMQ's timeout).
+/// A client that does not repeat its subscriptions for this many milliseconds loses them (RocketMQ's timeout).
 pub const FORGOTTEN_AFTER_MS: u64 = 180_000;
 
 /// A topic and a group.
@@ -22,71 +22,71 @@ struct Subscriber<I> {
 #[derive(Debug)]
 struct ClientSubscriptions<I> {
     subscriber: Subscriber<I>,
-    /// With the queue, once the lite topic exists.
+    /// Subscribed names, each with its queue once the lite topic exists.
     names: BTreeMap<String, Option<u32>>,
     version: i64,
-    /// When the client repeated them last.
+    /// When the client repeated its subscriptions last.
     synced_ms: u64,
 }
 
-/// What a client asks for.
+/// A client's request.
 #[derive(Debug)]
 pub struct SubscriptionChange<'a> {
-    /// The parent.
+    /// Number of the parent.
     pub topic_id: u32,
-    /// The group.
+    /// Number of the group.
     pub group_id: u32,
-    /// The client.
+    /// Id of the client.
     pub client: &'a str,
-    /// What to do.
+    /// Requested action.
     pub action: SubscriptionAction,
     /// The lite topics, each with its queue if it exists.
     pub names: Vec<(String, Option<u32>)>,
-    /// Older versions than the last one are ignored.
+    /// Version of the request; older versions than the last one are ignored.
     pub version: Option<i64>,
     /// Whether other clients of the group may subscribe to one of them.
     pub model: SubscriptionModel,
-    /// Most lite topics of this client.
+    /// Limit of lite topics for this client.
     pub quota: usize,
 }
 
-/// What happens to the named lite topics.
+/// What the request does with the named lite topics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SubscriptionAction {
-    /// The client has them too.
+    /// Adds them to the client's subscriptions.
     Add,
-    /// The client has them and no others.
+    /// Replaces the client's subscriptions with them.
     Replace,
-    /// The client has them no more.
+    /// Removes them from the client's subscriptions.
     Remove,
-    /// The client has none any more.
+    /// Removes all subscriptions of the client.
     RemoveAll,
 }
 
 /// Too many subscriptions; nothing changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OverQuota {
-    /// Of the client, which may have this many.
+    /// The client would exceed this limit.
     Client(usize),
-    /// Of all clients of the broker, which may have this many.
+    /// All clients of the broker together would exceed this limit.
     Broker(usize),
 }
 
 /// A subscription that a client lost to another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EvictedSubscription {
-    /// Client id of the one that lost it.
+    /// Client id of the previous subscriber.
     pub client: String,
     /// Name of the lite topic.
     pub lite_topic: String,
 }
 
-/// What follows from a change.
+/// The consequences of a change.
 #[derive(Debug, Default)]
 pub struct SyncOutcome<I> {
-    /// Subscriptions that others lost by it.
+    /// Subscriptions that other clients lost by the change.
     pub evicted: Vec<EvictedSubscription>,
-    /// Inboxes, each with a queue in which there may be something.
+    /// Inboxes, each with a queue that may hold messages.
     pub ready: Vec<(I, u32)>,
 }
 
@@ -160,14 +160,14 @@ impl<I: Clone + Default> LiteSubscriptions<I> {
         subscribers.filter(counts).map(|subscriber| subscriber.inbox.clone()).collect()
     }
 
-    /// A lite topic came into being.
+    /// A lite topic was created.
     pub fn created(&mut self, topic_id: u32, queue: u32, name: &str) {
         for subscriber in self.awaiting.remove(&(topic_id, name.to_owned())).unwrap_or_default() {
             self.set_queue(topic_id, subscriber, name, Some(queue));
         }
     }
 
-    /// A lite topic is gone; its subscribers wait for it to come again.
+    /// A lite topic was removed; its subscribers wait until it is created again.
     pub fn dropped(&mut self, topic_id: u32, queue: u32, name: &str) {
         for subscriber in self.by_queue.remove(&(topic_id, queue)).unwrap_or_default() {
             self.set_queue(topic_id, subscriber, name, None);
@@ -179,7 +179,8 @@ impl<I: Clone + Default> LiteSubscriptions<I> {
         self.forget(|_, known, _| known == client);
     }
 
-    /// Forgets clients that neither live nor repeat their subscriptions, and those of topics and groups that are gone.
+    /// Forgets clients that neither live nor repeat their subscriptions, and subscriptions of topics and groups that
+    /// are gone.
     pub fn prune(&mut self, now_ms: u64, is_live: impl Fn(u32, u32) -> bool, alive: impl Fn(&str) -> bool) {
         self.forget(|(topic_id, group_id), client, synced_ms| {
             !is_live(topic_id, group_id)
@@ -206,13 +207,13 @@ impl<I: Clone + Default> LiteSubscriptions<I> {
         debug_assert_eq!(self.total, counted.sum::<usize>(), "every subscription is counted once");
     }
 
-    /// Whether a client subscribes to a lite topic: what was ready may be from before it unsubscribed.
+    /// Whether a client subscribes to a lite topic: a ready queue may date from before it unsubscribed.
     pub fn is_subscribed(&self, topic_id: u32, group_id: u32, client: &str, queue: u32) -> bool {
         let mut subscribers = self.by_queue.get(&(topic_id, queue)).into_iter().flatten();
         subscribers.any(|subscriber| subscriber.group_id == group_id && *subscriber.client == *client)
     }
 
-    /// Clients of a group, each with how many lite topics of a parent it subscribes to.
+    /// Clients of a group, each with the number of lite topics of a parent that it subscribes to.
     pub fn clients(&self, topic_id: u32, group_id: u32) -> Vec<(String, usize)> {
         let clients = self.clients.get(&(topic_id, group_id)).into_iter().flatten();
         clients.map(|(client, of)| (client.to_string(), of.names.len())).collect()
@@ -229,7 +230,7 @@ impl<I: Clone + Default> LiteSubscriptions<I> {
         self.inboxes(topic_id, queue, group_id).len()
     }
 
-    /// The lite topics of a parent to which clients of a group subscribe, as far as they exist.
+    /// The existing lite topics of a parent to which clients of a group subscribe.
     pub fn queues(&self, topic_id: u32, group_id: u32) -> BTreeSet<u32> {
         let clients = self.clients.get(&(topic_id, group_id)).into_iter().flat_map(BTreeMap::values);
         clients.flat_map(|of| of.names.values().copied().flatten()).collect()
@@ -258,7 +259,7 @@ impl<I: Clone + Default> LiteSubscriptions<I> {
         }
     }
 
-    /// Subscribes a client; returns its inbox and the queue if the lite topic exists, which may hold something.
+    /// Subscribes a client; returns its inbox and, if the lite topic exists, the queue, which may hold messages.
     fn subscribe(
         &mut self,
         parent: Parent,
@@ -329,7 +330,7 @@ impl SubscriptionChange<'_> {
         matches!(self.action, SubscriptionAction::Add | SubscriptionAction::Replace)
     }
 
-    /// Which of the names that the client has go.
+    /// Current names of the client that the change removes.
     fn removed_from<'n>(&self, had: impl Iterator<Item = &'n String>) -> Vec<String> {
         let named: BTreeSet<&str> = self.names.iter().map(|(name, _)| name.as_str()).collect();
         let goes = |name: &&String| match self.action {
@@ -341,7 +342,7 @@ impl SubscriptionChange<'_> {
         had.filter(goes).cloned().collect()
     }
 
-    /// How many names come that the client does not have.
+    /// Number of names that are new to the client.
     fn added_to(&self, had: &BTreeMap<String, Option<u32>>) -> usize {
         let named: BTreeSet<&str> = self.names.iter().map(|(name, _)| name.as_str()).collect();
         named.iter().filter(|name| self.adds() && !had.contains_key(**name)).count()
@@ -418,7 +419,7 @@ mod tests {
         let both = [("x", Some(70_000)), ("y", None)];
         world.sync(&change("a", SubscriptionAction::Add, &both), 9).expect("few");
         world.sync(&change("b", SubscriptionAction::Add, &both[1..]), 9).expect("few");
-        assert_eq!(world.ready("a"), [70_000], "what is there already");
+        assert_eq!(world.ready("a"), [70_000], "a lite topic with messages is ready at once");
         assert!(world.table.is_subscribed(TOPIC, GROUP, "a", 70_000));
         assert!(!world.table.is_subscribed(TOPIC, GROUP, "b", 70_000));
         world.arrived(70_000);

@@ -8,8 +8,8 @@ pub struct LiteTopic {
     /// Number of the parent.
     #[prost(uint32, tag = "1")]
     pub topic_id: u32,
-    /// Number of the queue, given by the state machine. In a request to create one: the number that its proposer expects, or 0; it
-    /// counts only where the state machine cannot know, behind damage.
+    /// Number of the queue, assigned by the state machine. In a request to create one: the number that its proposer expects, or 0;
+    /// it counts only behind damage, where the state machine cannot know the number.
     #[prost(uint32, tag = "2")]
     pub queue: u32,
     /// Unique below its parent.
@@ -26,15 +26,15 @@ pub struct DropLites {
     /// Number of the parent.
     #[prost(uint32, tag = "1")]
     pub topic_id: u32,
-    /// Which of its lite topics.
+    /// Lite topics to remove.
     #[prost(message, repeated, tag = "2")]
     pub lites: Vec<DropLite>,
 }
 
-/// Removes a lite topic, unless it has got a message that its proposer did not see.
+/// Removes a lite topic, unless it got a message that its proposer did not see.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct DropLite {
-    /// Its name.
+    /// Name of the lite topic.
     #[prost(string, tag = "1")]
     pub name: String,
     /// Its queue.

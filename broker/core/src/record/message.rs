@@ -1,4 +1,4 @@
-//! The message record: what the broker needs to know, beside the bytes that the consumer gets.
+//! The message record: the broker's metadata, beside the bytes for the consumer.
 
 use bytes::{Buf, BufMut, Bytes};
 use prost::Message;
@@ -17,7 +17,7 @@ pub enum MessageHold {
     Until = 2,
 }
 
-/// What the state machine needs of a message.
+/// The state machine's part of a message.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct MessageHeader {
     /// Number of the topic.
@@ -45,39 +45,39 @@ pub struct MessageHeader {
     /// Present in the copy of a message that is still needed when its segment goes.
     #[prost(message, optional, tag = "8")]
     pub carried: Option<CarriedOrigin>,
-    /// Under what it is found again: [`crate::lookup::id_hash`] of its id, then [`crate::lookup::key_hash`] of each key.
+    /// Lookup hashes: [`crate::lookup::id_hash`] of its id, then [`crate::lookup::key_hash`] of each key.
     #[prost(fixed64, repeated, tag = "9")]
     pub lookups: Vec<u64>,
     /// Present in a dead letter.
     #[prost(message, optional, tag = "10")]
     pub dead: Option<DeadOrigin>,
-    /// Of a half message: when it is to be visible once it is committed, milliseconds since the Unix epoch; 0 for at once.
+    /// For a half message: when it becomes visible once it is committed, milliseconds since the Unix epoch; 0 for at once.
     #[prost(int64, tag = "11")]
     pub deliver_at_ms: i64,
-    /// Upper half of what it is known by in a topic without duplicates, see [`crate::dedup::DedupPolicy::hash`]; absent elsewhere.
+    /// Upper half of its identity in a topic with deduplication, see [`crate::dedup::DedupPolicy::hash`]; absent elsewhere.
     #[prost(fixed64, optional, tag = "14")]
     pub dedup_high: Option<u64>,
-    /// Lower half.
+    /// Lower half of that identity.
     #[prost(fixed64, optional, tag = "15")]
     pub dedup_low: Option<u64>,
-    /// [`crate::slots::slot_of`] its message group, if it has one: the state machine finds its queue by that, and `queue` is what whoever
-    /// stored it expected.
+    /// [`crate::slots::slot_of`] its message group, if it has one: the state machine finds the queue by the slot, and `queue` is the one
+    /// that its proposer expected.
     #[prost(uint32, optional, tag = "16")]
     pub slot: Option<u32>,
-    /// Of a half message: it belongs to the transaction of the next one that has not set this. They lie next to each other; if
-    /// a crash took the last one, none of them counts.
+    /// For a half message: it belongs to the transaction of the next half message that does not set this. They lie next to
+    /// each other; if a crash took the last one, none of them counts.
     #[prost(bool, tag = "17")]
     pub joins: bool,
 }
 
 impl MessageHeader {
-    /// Says what the message is known by.
+    /// Sets the identity for deduplication.
     pub fn set_dedup(&mut self, hash: Option<u128>) {
         let half = |hash: u128| u64::try_from(hash & u128::from(u64::MAX)).expect("it has 64 bits");
         (self.dedup_high, self.dedup_low) = (hash.map(|hash| half(hash >> 64)), hash.map(half));
     }
 
-    /// What the message is known by in a topic without duplicates.
+    /// The identity of the message in a topic with deduplication.
     pub fn dedup(&self) -> Option<u128> {
         joined(self.dedup_high, self.dedup_low)
     }
@@ -87,7 +87,7 @@ fn joined(high: Option<u64>, low: Option<u64>) -> Option<u128> {
     Some(u128::from(high?) << 64 | u128::from(low?))
 }
 
-/// What the state machine needs of most messages: a part of [`MessageHeader`] that is read without touching its texts.
+/// The part of [`MessageHeader`] that the state machine needs for most messages, read without touching its texts.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct MessageRouting {
     /// See [`MessageHeader::topic_id`].
@@ -128,7 +128,7 @@ impl MessageRouting {
         joined(self.dedup_high, self.dedup_low)
     }
 
-    /// Reads it from the body of a message record.
+    /// Reads the routing fields from the body of a message record.
     ///
     /// # Errors
     /// See [`MessageRecord::decode`].
@@ -145,16 +145,16 @@ impl MessageRouting {
 /// field 3 made of `system`, the id and the few fields that the broker adds: later scalar fields win, so nothing is re-encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MessageRecord {
-    /// What the broker needs.
+    /// Metadata of the broker.
     pub header: MessageHeader,
-    /// Encoded `SystemProperties`, but for the message id.
+    /// Encoded `SystemProperties`, without the message id.
     pub system: Bytes,
     /// Wire fields 1, 2 and 4 of `Message`.
     pub content: Bytes,
 }
 
 impl MessageRecord {
-    /// About how long the record body is, and hardly ever too little.
+    /// Estimated length of the record body, hardly ever too small.
     pub fn size_hint(&self) -> usize {
         let header = &self.header;
         let texts = header.message_id.len() + header.producer.len() + 8 * header.lookups.len();
@@ -190,7 +190,7 @@ impl MessageRecord {
     }
 }
 
-/// Room for the numbers of a header, with their keys and lengths.
+/// Space for the numbers of a header, with their keys and lengths.
 const HEADER_NUMBERS: usize = 66;
 
 fn section(body: &mut Bytes, name: &str) -> Result<Bytes, RecordError> {

@@ -6,7 +6,7 @@ use super::lite::{DropLites, LiteTopic};
 use crate::group::Group;
 use crate::topic::Topic;
 
-/// A change of what the broker group is configured to hold.
+/// A change of the broker group's configuration.
 #[derive(Clone, PartialEq, Message)]
 pub struct MetaRecord {
     /// The change; absent only in records of a newer version, which older software ignores.
@@ -17,7 +17,7 @@ pub struct MetaRecord {
 /// One change.
 #[derive(Clone, PartialEq, Oneof)]
 pub enum MetaChange {
-    /// Creates the topic or replaces its configuration. Ids are given by the state machine, in log order.
+    /// Creates the topic or replaces its configuration. The state machine assigns ids, in log order.
     #[prost(message, tag = "1")]
     PutTopic(Topic),
     /// Removes a topic with its queues and progress.
@@ -29,22 +29,22 @@ pub enum MetaChange {
     /// Removes a group with its progress.
     #[prost(message, tag = "4")]
     DeleteGroup(DeleteGroup),
-    /// Creates a lite topic, unless there is one of its name.
+    /// Creates a lite topic, unless one of that name exists.
     #[prost(message, tag = "11")]
     PutLite(LiteTopic),
     /// Removes lite topics.
     #[prost(message, tag = "12")]
     DropLites(DropLites),
-    /// Takes permissions from all topics, or gives them back.
+    /// Withholds permissions from all topics, or restores them.
     #[prost(message, tag = "13")]
     Withhold(WithholdChange),
 }
 
-/// Says which permissions all topics of the broker group lack from here on, whatever they have themselves: what they have stays
-/// as it is, and counts again when nothing is withheld.
+/// Sets the permissions that all topics of the broker group lack from here on. The topics' own permissions stay unchanged, and
+/// apply again when nothing is withheld.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct WithholdChange {
-    /// [`crate::topic::PERM_READ`] and [`crate::topic::PERM_WRITE`]; 0: nothing is withheld.
+    /// [`crate::topic::PERM_READ`] and [`crate::topic::PERM_WRITE`]; 0 withholds nothing.
     #[prost(uint32, tag = "1")]
     pub perm: u32,
 }
@@ -52,7 +52,7 @@ pub struct WithholdChange {
 /// Removes a topic.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct DeleteTopic {
-    /// Its name.
+    /// Name of the topic.
     #[prost(string, tag = "1")]
     pub name: String,
 }
@@ -60,7 +60,7 @@ pub struct DeleteTopic {
 /// Removes a consumer group.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct DeleteGroup {
-    /// Its name.
+    /// Name of the group.
     #[prost(string, tag = "1")]
     pub name: String,
 }

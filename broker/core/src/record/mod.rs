@@ -1,9 +1,9 @@
 //! The records of the commit log.
 //!
-//! Few kinds carry everything that a broker group must remember. A record's frame (length, checksum, kind, position,
-//! epoch, store time) belongs to the log; this module defines what is inside. Bodies other than [`MessageRecord`] are
-//! protobuf messages declared with prost, so that fields can be added without breaking older logs; the field numbers
-//! below are part of the on-disk format and never change meaning.
+//! Few record kinds carry everything that a broker group must remember. A record's frame (length, checksum, kind,
+//! position, epoch, store time) belongs to the log; this module defines the record body. Bodies other than
+//! [`MessageRecord`] are protobuf messages declared with prost, so that fields can be added without breaking older
+//! logs; the field numbers below are part of the on-disk format and never change meaning.
 
 mod lite;
 mod message;
@@ -38,7 +38,7 @@ pub enum RecordKind {
     Release = 2,
     /// A held message never becomes visible.
     Discard = 3,
-    /// Acknowledgements, attempts, checks, and delivery times that came.
+    /// Acknowledgements, attempts, checks, and scheduled messages that came due.
     Progress = 4,
     /// A change of topics or groups.
     Meta = 5,
@@ -46,11 +46,11 @@ pub enum RecordKind {
     Epoch = 6,
     /// The state, at the beginning of a segment.
     Snapshot = 7,
-    /// Old segments are given up.
+    /// Old segments are removed.
     Trim = 8,
 }
 
-/// Why the bytes of a record cannot be understood.
+/// Why a record cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
     /// A kind number of a newer version, or damage that the checksum did not see.
@@ -59,9 +59,9 @@ pub enum RecordError {
     /// The body does not have the form of its kind.
     #[error("malformed {kind} record: {reason}")]
     Malformed {
-        /// The kind's name.
+        /// Name of the kind.
         kind: &'static str,
-        /// What is wrong.
+        /// The error.
         reason: String,
     },
 }
@@ -176,7 +176,7 @@ impl Record {
         encoded.expect("a Vec grows as needed");
     }
 
-    /// About how long the body is, cheaply; exact for no kind.
+    /// Estimated length of the body, computed cheaply; exact for no kind.
     pub fn size_hint(&self) -> usize {
         match self {
             Self::Message(message) => message.size_hint(),

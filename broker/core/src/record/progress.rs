@@ -1,4 +1,5 @@
-//! What consumers finished or failed, which half messages were checked back, and which scheduled messages became visible.
+//! Progress records: consumed and failed messages, check-backs of half messages, and scheduled messages that became
+//! visible.
 
 use prost::{Message, Oneof};
 
@@ -7,7 +8,7 @@ use crate::transaction::UndecidedTransaction;
 /// A batch of progress, collected while the previous batch was made durable.
 #[derive(Clone, PartialEq, Message)]
 pub struct ProgressRecord {
-    /// In the order in which things happened.
+    /// Items in the order of the events.
     #[prost(message, repeated, tag = "1")]
     pub items: Vec<ProgressItemBox>,
 }
@@ -23,7 +24,7 @@ pub struct ProgressItemBox {
 /// One piece of progress.
 #[derive(Clone, PartialEq, Oneof)]
 pub enum ProgressItem {
-    /// A consumer group in one queue.
+    /// Progress of a consumer group in one queue.
     #[prost(message, tag = "1")]
     Queue(QueueProgress),
     /// A half message was checked back.
@@ -32,10 +33,10 @@ pub enum ProgressItem {
     /// A dead letter goes back to its group.
     #[prost(message, tag = "3")]
     Redriven(RedrivenRecord),
-    /// The delivery time of messages has come.
+    /// Scheduled messages came due.
     #[prost(message, tag = "4")]
     Fired(FiredRecord),
-    /// Somebody decided about a scheduled message before its time.
+    /// A client or administrator decided a scheduled message before its time.
     #[prost(message, tag = "5")]
     TimerEnded(TimerEnded),
     /// Everything before an offset of a queue is finished, so message groups may leave it.
@@ -46,7 +47,7 @@ pub enum ProgressItem {
     Undecided(UndecidedTransaction),
 }
 
-/// The delivery time of messages has come: they become visible, in this order. What was decided before is left as it is.
+/// Scheduled messages came due: they become visible, in this order. Messages that were decided before stay unchanged.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct FiredRecord {
     /// Positions at which the messages were first stored.
@@ -54,7 +55,7 @@ pub struct FiredRecord {
     pub held: Vec<u64>,
 }
 
-/// The consumers for whom order matters have finished everything before an offset of a queue that message groups are to leave, see
+/// All ordered consumers have finished everything before an offset of a queue that message groups are to leave, see
 /// [`crate::slots`].
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct FinishedRecord {
@@ -69,7 +70,7 @@ pub struct FinishedRecord {
     pub floor: u64,
 }
 
-/// What somebody decides about a scheduled message.
+/// A decision about a scheduled message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
 #[repr(i32)]
 pub enum TimerDecision {
@@ -79,14 +80,14 @@ pub enum TimerDecision {
     Deliver = 1,
 }
 
-/// Somebody decided about a scheduled message before its time. It is no [`super::DiscardRecord`], because a half message and
-/// the timer that its commit made stand at the same position.
+/// A client or administrator decided a scheduled message before its time. It is no [`super::DiscardRecord`], because a half
+/// message and the timer that its commit made stand at the same position.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct TimerEnded {
     /// Position at which the message was first stored.
     #[prost(uint64, tag = "1")]
     pub held: u64,
-    /// What was decided.
+    /// The decision.
     #[prost(enumeration = "TimerDecision", tag = "2")]
     pub decision: i32,
     /// Who decided: a client id, or `admin`.
@@ -94,7 +95,7 @@ pub struct TimerEnded {
     pub by: String,
 }
 
-/// A dead letter goes back to its group: it is delivered once more where it came from.
+/// A dead letter goes back to its group: the original message is delivered once more.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct RedrivenRecord {
     /// Number of the dead-letter topic.
@@ -132,7 +133,7 @@ pub struct QueueProgress {
     /// The queue.
     #[prost(uint32, tag = "3")]
     pub queue: u32,
-    /// When present: the group's offset is set, and what was acknowledged or attempted before is forgotten.
+    /// When present: the group's offset is reset, and earlier acknowledgements and attempts are forgotten.
     #[prost(uint64, optional, tag = "4")]
     pub reset_to: Option<u64>,
     /// Acknowledged offsets.
@@ -164,7 +165,7 @@ impl DeadReason {
     /// The reason as clients and administrators read it.
     pub fn word(self) -> &'static str {
         match self {
-            // Of a newer version, whose word nobody knows here.
+            // Written by a newer version, whose word is unknown here.
             Self::Unspecified => "UNSPECIFIED",
             Self::Exhausted => "EXHAUSTED",
             Self::Forwarded => "FORWARDED",
@@ -173,8 +174,8 @@ impl DeadReason {
     }
 }
 
-/// Where a dead letter comes from. The message record that carries this ends the delivery of the original, so that a
-/// message is never both or neither.
+/// The origin of a dead letter. The message record that carries this ends the delivery of the original, so that a
+/// message always counts as exactly one of the two.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct DeadOrigin {
     /// Number of the group that gave the message up.
@@ -183,13 +184,13 @@ pub struct DeadOrigin {
     /// Number of the topic that the message was sent to.
     #[prost(uint32, tag = "2")]
     pub topic_id: u32,
-    /// Its queue there.
+    /// Queue of the message in that topic.
     #[prost(uint32, tag = "3")]
     pub queue: u32,
-    /// Its offset there.
+    /// Offset of the message in that queue.
     #[prost(uint64, tag = "4")]
     pub offset: u64,
-    /// Deliveries that it had.
+    /// Number of deliveries.
     #[prost(uint32, tag = "5")]
     pub attempts: u32,
     /// Why it was given up.
@@ -198,7 +199,7 @@ pub struct DeadOrigin {
     /// Name of the topic.
     #[prost(string, tag = "7")]
     pub topic: String,
-    /// When it was first stored, milliseconds since the Unix epoch.
+    /// When the message was first stored, milliseconds since the Unix epoch.
     #[prost(int64, tag = "8")]
     pub store_ms: i64,
 }
@@ -214,7 +215,7 @@ pub struct AckRange {
     pub end: u64,
 }
 
-/// A message was delivered `attempts` times without success so far, and is next visible at `visible_ms`.
+/// A message was delivered `attempts` times without success, and is next visible at `visible_ms`.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct FailedAttempts {
     /// Offset in the queue.
@@ -223,12 +224,12 @@ pub struct FailedAttempts {
     /// Deliveries so far.
     #[prost(uint32, tag = "2")]
     pub attempts: u32,
-    /// Milliseconds since the Unix epoch.
+    /// When the message is next visible, milliseconds since the Unix epoch.
     #[prost(int64, tag = "3")]
     pub visible_ms: i64,
 }
 
-/// A half message was put to a producer.
+/// A producer was asked about a half message.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct CheckedHalf {
     /// Position of the half message.
@@ -237,18 +238,18 @@ pub struct CheckedHalf {
     /// Checks delivered so far, this one included.
     #[prost(uint32, tag = "2")]
     pub checks: u32,
-    /// When the next check is due, milliseconds since the Unix epoch; absent: this was the last one, and the half
-    /// message is parked until somebody settles it.
+    /// When the next check is due, milliseconds since the Unix epoch; absent after the last check, which leaves the
+    /// half message parked until an administrator settles it.
     #[prost(int64, optional, tag = "3")]
     pub next_check_ms: Option<i64>,
     /// Client id of the producer that was asked; empty when a half message is parked without being asked again, or when an
-    /// administrator has it checked back.
+    /// administrator requests the check.
     #[prost(string, tag = "4")]
     pub asked: String,
-    /// The administrator who has it checked back at once.
+    /// The administrator who requested the check.
     #[prost(string, tag = "10")]
     pub by: String,
-    /// Why.
+    /// Reason that the administrator gave.
     #[prost(string, tag = "11")]
     pub reason: String,
 }

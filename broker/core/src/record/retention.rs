@@ -1,4 +1,4 @@
-//! Records that let old segments of the log go.
+//! Records that allow the removal of old segments of the log.
 
 use prost::Message;
 
@@ -8,8 +8,8 @@ use crate::group::Group;
 use crate::slots::MovingSlots;
 use crate::topic::Topic;
 
-/// The state at this place of the log, or a part of it. Every segment but the first begins with one, so that
-/// the log can be read from any segment on: an index that starts from nothing takes it up, any other one skips it.
+/// The state at this place of the log, or a part of it. Every segment but the first begins with one, so that the log
+/// can be read from any segment on: an empty index loads it, any other one skips it.
 #[derive(Clone, PartialEq, Message)]
 pub struct SnapshotRecord {
     /// Number of the part, from 0.
@@ -21,10 +21,10 @@ pub struct SnapshotRecord {
     /// Broker group that the log belongs to.
     #[prost(string, tag = "3")]
     pub broker: String,
-    /// Id that the next new topic gets.
+    /// Id for the next new topic.
     #[prost(uint32, tag = "4")]
     pub next_topic: u32,
-    /// Id that the next new group gets.
+    /// Id for the next new group.
     #[prost(uint32, tag = "5")]
     pub next_group: u32,
     /// All topics.
@@ -36,7 +36,7 @@ pub struct SnapshotRecord {
     /// All queues that were ever written.
     #[prost(message, repeated, tag = "8")]
     pub queues: Vec<QueueState>,
-    /// What the groups have finished.
+    /// Finished messages of the groups.
     #[prost(message, repeated, tag = "9")]
     pub progress: Vec<GroupProgress>,
     /// Undecided half messages.
@@ -45,8 +45,8 @@ pub struct SnapshotRecord {
     /// Messages that were carried forward.
     #[prost(message, repeated, tag = "11")]
     pub kept: Vec<KeptMessage>,
-    /// Set in all parts when it was written by whoever had made an index over damage: the offsets in it, and behind it, are
-    /// those that messages got then, which may be others than before.
+    /// Set in all parts of a snapshot whose writer had made an index over damage: the offsets in the snapshot and behind it
+    /// are those that messages got then, which may differ from the earlier ones.
     #[prost(bool, tag = "12")]
     pub settles: bool,
     /// Scheduled messages that wait for their delivery time.
@@ -55,7 +55,7 @@ pub struct SnapshotRecord {
     /// All lite topics; their queues are among `queues`.
     #[prost(message, repeated, tag = "19")]
     pub lites: Vec<LiteTopic>,
-    /// Queue number that the next new lite topic gets.
+    /// Queue number for the next new lite topic.
     #[prost(uint32, tag = "20")]
     pub next_lite: u32,
     /// Topics whose message groups move to other queues.
@@ -69,7 +69,7 @@ pub struct SnapshotRecord {
     pub audit: Vec<AuditedEntry>,
 }
 
-/// How far a queue is.
+/// The position of a queue.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct QueueState {
     /// Number of the topic.
@@ -78,7 +78,7 @@ pub struct QueueState {
     /// The queue.
     #[prost(uint32, tag = "2")]
     pub queue: u32,
-    /// Offset that its next message gets.
+    /// Offset for its next message.
     #[prost(uint64, tag = "3")]
     pub next: u64,
     /// When its newest message became visible, milliseconds since the Unix epoch.
@@ -86,7 +86,7 @@ pub struct QueueState {
     pub newest_ms: i64,
 }
 
-/// What a group has finished in a queue.
+/// The finished messages of a group in a queue.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct GroupProgress {
     /// Number of the group.
@@ -109,12 +109,12 @@ pub struct MovingTopic {
     /// Number of the topic.
     #[prost(uint32, tag = "1")]
     pub topic_id: u32,
-    /// Which of them have not moved yet.
+    /// Slots that have not moved yet.
     #[prost(message, required, tag = "2")]
     pub moving: MovingSlots,
 }
 
-/// A message that is held back, and where it was stored.
+/// A message that is held back, and the position at which it was stored.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct HeldState {
     /// Position at which it was first stored: its identity.
@@ -137,7 +137,7 @@ pub struct KeptMessage {
     /// Offset in the queue.
     #[prost(uint64, tag = "3")]
     pub offset: u64,
-    /// Where its record lies now.
+    /// Current position of its record.
     #[prost(uint64, tag = "4")]
     pub position: u64,
     /// Length of the record's frame.
@@ -151,7 +151,7 @@ pub struct KeptMessage {
     pub visible_ms: i64,
 }
 
-/// Everything before a position and before the named offsets is given up, but for what was carried forward.
+/// Everything before a position and before the named offsets is removed, except messages that were carried forward.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct TrimRecord {
     /// First position that is kept: the base of a segment that begins with a whole snapshot, or 0.

@@ -57,7 +57,7 @@ fn examples() -> Vec<Record> {
         }),
         ..MessageHeader::default()
     };
-    // Slot 2 stays where 2 queues put it, and has got something; the mark of queue 0 is 12.
+    // Slot 2 stays where 2 queues put it, and has got a message; the mark of queue 0 is 12.
     let moving = MovingSlots::decode(&[10, 5, 8, 2, 18, 1, 4, 18, 1, 4, 26, 4, 8, 0, 16, 12][..])
         .expect("well-formed");
     let lite = LiteTopic { topic_id: 7, queue: 65_536, name: "a".into(), created_ms: 5 };

@@ -1,32 +1,32 @@
-//! What the log is told of check-backs.
+//! The outcome of check-backs, as it is logged.
 
 use super::{CheckAnswer, CheckPolicy, DecisionSource, HalfMessage, UndecidedTransaction};
 use crate::record::{CheckedHalf, DiscardRecord, ProgressItem, Record, ReleaseRecord};
 
-/// What became of a check.
+/// The outcome of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CheckOutcome {
-    /// It does not come to one: enough were made, or the half message is too old.
+    /// No check was made: the half message used up its checks, or is too old.
     Over,
-    /// The topic is left alone for now.
+    /// The topic is skipped for now.
     Passed,
-    /// This client took it, and will answer by itself.
+    /// This client took the question and will answer by itself.
     Taken(String),
     /// The webhook with this URL answered.
     Told(String, CheckAnswer),
-    /// Nobody can be asked now.
+    /// No producer and no webhook can be asked now.
     Nobody,
-    /// Nobody can ever be asked: the message cannot be read.
+    /// No check is possible: the message cannot be read.
     Impossible,
 }
 
 impl CheckOutcome {
-    /// Whether the half message is parked: it is checked no more, and waits to be settled by hand.
+    /// Whether the half message is parked: it is checked no more, and waits for an administrator.
     pub fn parks(&self) -> bool {
         matches!(self, Self::Over | Self::Impossible)
     }
 
-    /// What to note of it at `now_ms` for the half message at `position`, milliseconds since the Unix epoch.
+    /// The progress items for the half message at `position`; `now_ms` is in milliseconds since the Unix epoch.
     pub fn items(
         &self,
         position: u64,
@@ -62,7 +62,7 @@ impl CheckOutcome {
         }
     }
 
-    /// The decision that came with it, about the half message at `held`.
+    /// The decision that the answer carries, about the half message at `held`.
     pub fn decision(&self, held: u64) -> Option<Record> {
         let Self::Told(url, answer) = self else { return None };
         let (by, source, reason) = (url.clone(), DecisionSource::Webhook.into(), String::new());
@@ -85,7 +85,7 @@ mod tests {
         HalfMessage { checks: 3, ..HalfMessage::default() }
     }
 
-    /// Number of checks, time of the next one, and who was asked, of the one check that is noted.
+    /// Number of checks, time of the next one and the producer asked, of the one logged check.
     fn noted(items: &[ProgressItem]) -> (u32, Option<i64>, &str) {
         let [ProgressItem::Checked(checked), ..] = items else { panic!("no check in {items:?}") };
         assert_eq!(checked.held, 70);

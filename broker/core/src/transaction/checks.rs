@@ -6,7 +6,7 @@ use kerolox_model::units::TimeSpan;
 
 use super::HalfMessage;
 
-/// Attribute of a topic: from storing a half message to its first check, as in `10s`.
+/// Attribute of a topic: the time from storing a half message to its first check, as in `10s`.
 pub const FIRST_CHECK_ATTRIBUTE: &str = "transaction.first-check";
 /// Attribute of a topic: the time between checks.
 pub const CHECK_INTERVAL_ATTRIBUTE: &str = "transaction.check-interval";
@@ -31,17 +31,17 @@ pub struct CheckPolicy {
     pub age_max_ms: u64,
 }
 
-/// What to do with a half message whose check is due.
+/// The action for a half message whose check is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DueCheck {
     /// Ask a producer.
     Ask,
-    /// It was asked about often enough, or is too old.
+    /// It was checked often enough, or is too old.
     Park,
 }
 
 impl CheckPolicy {
-    /// The policy for a topic with these attributes; what they do not say is as in `self`.
+    /// The policy for a topic with these attributes; `self` provides the defaults.
     #[must_use]
     pub fn of_topic(self, attributes: &BTreeMap<String, String>) -> Self {
         let span = |name: &str| {
@@ -57,14 +57,14 @@ impl CheckPolicy {
         }
     }
 
-    /// Milliseconds from store time to the first check of a message that asks for `wanted_ms` (0 = does not say).
-    /// The larger one counts, as in RocketMQ: a producer is never asked before the broker's own patience ends.
+    /// Milliseconds from store time to the first check of a message that asks for `wanted_ms` (0 = no request). The
+    /// larger time counts, as in RocketMQ: no producer is asked before the broker's own delay has passed.
     pub fn first_check_after_ms(&self, wanted_ms: u64) -> u64 {
         wanted_ms.max(self.first_ms)
     }
 
-    /// What to log after a check was put to a producer at `now_ms`: the number of checks so far, and when the next is due.
-    /// Only checks that reached a producer count: while nobody is connected, time passes without using up the budget.
+    /// The values to log after a producer was asked at `now_ms`: the number of checks so far, and when the next is due.
+    /// Only checks that reached a producer count: while none is connected, time passes without using up the budget.
     pub fn after_check(&self, half: &HalfMessage, now_ms: i64) -> (u32, i64) {
         // The answer to the last check gets as long as any other before the half message is parked.
         (half.checks.saturating_add(1), now_ms.saturating_add_unsigned(self.interval_ms))
@@ -80,7 +80,7 @@ impl CheckPolicy {
 /// Checks an attribute of a topic, if it is one of these.
 ///
 /// # Errors
-/// A sentence that says what is wrong and how it should look.
+/// A sentence that describes the error and the expected form.
 pub fn check_attribute(name: &str, value: &str) -> Result<(), String> {
     match name {
         FIRST_CHECK_ATTRIBUTE => span(name, value).map(drop),

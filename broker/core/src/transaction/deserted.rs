@@ -1,10 +1,10 @@
-//! Topics of which no producer can be reached: their half messages are left alone, and one of them is tried now and then.
+//! Topics without a reachable producer: their half messages are skipped, and one of them is tried now and then.
 
 use std::collections::BTreeMap;
 
-/// First pause after nobody could be asked about a topic, in milliseconds; every next one is twice as long.
+/// First pause after no producer of a topic could be asked, in milliseconds; every next pause is twice as long.
 const PAUSE_MIN_MS: u64 = 1_000;
-/// Longest pause. A producer that connects to this broker ends it at once, one that connects elsewhere waits for its end.
+/// Longest pause. A producer that connects to this broker ends it at once; one that connects elsewhere waits for its end.
 const PAUSE_MAX_MS: u64 = 8_000;
 
 /// Topics without producers. Times are milliseconds of a clock that never runs backwards.
@@ -15,19 +15,19 @@ pub struct DesertedTopics {
 
 #[derive(Debug)]
 struct Pause {
-    /// Position of a half message that is due: the one to try with.
+    /// Position of a due half message, to try with.
     sample: u64,
     length_ms: u64,
     until_ms: u64,
 }
 
 impl DesertedTopics {
-    /// Whether half messages of a topic are left alone.
+    /// Whether half messages of a topic are skipped.
     pub fn contains(&self, topic_id: u32) -> bool {
         self.topics.contains_key(&topic_id)
     }
 
-    /// Notes that nobody could be asked about the half message at `sample`.
+    /// Records that no producer could be asked about the half message at `sample`.
     pub fn add(&mut self, topic_id: u32, sample: u64, now_ms: u64) {
         let first = Pause { sample, length_ms: PAUSE_MIN_MS / 2, until_ms: now_ms };
         let pause = self.topics.entry(topic_id).or_insert(first);
@@ -35,12 +35,13 @@ impl DesertedTopics {
         pause.until_ms = now_ms + pause.length_ms;
     }
 
-    /// The topic has a producer, or nothing that is due.
+    /// Removes a topic that has a producer, or no due half message.
     pub fn remove(&mut self, topic_id: u32) {
         self.topics.remove(&topic_id);
     }
 
-    /// Topics to try at `now_ms`, each with its sample: those whose pause is over, and those of which `has_producer` knows one.
+    /// Topics to try at `now_ms`, each with its sample: those whose pause is over, and those with a producer as `has_producer`
+    /// says.
     pub fn due(&self, now_ms: u64, has_producer: impl Fn(u32) -> bool) -> Vec<(u32, u64)> {
         let is_due =
             |(topic_id, pause): &(&u32, &Pause)| pause.until_ms <= now_ms || has_producer(**topic_id);

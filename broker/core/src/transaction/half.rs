@@ -7,24 +7,24 @@ use prost::{DecodeError, Message};
 use super::{CheckNote, DecisionSource, TransactionPhase};
 use crate::held::HeldMessage;
 
-/// A half message as the state machine knows it; reads as the message that is held.
+/// A half message as the state machine knows it; dereferences to the held message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HalfMessage {
     /// The message.
     pub message: HeldMessage,
-    /// Where it stands.
+    /// Phase of its transaction.
     pub phase: TransactionPhase,
     /// Checks that reached a producer.
     pub checks: u32,
     /// When the next check is due, milliseconds since the Unix epoch; meaningful while prepared.
     pub next_check_ms: i64,
-    /// When it is to be visible once it is committed, milliseconds since the Unix epoch; 0 for at once.
+    /// When it becomes visible once it is committed, milliseconds since the Unix epoch; 0 for at once.
     pub deliver_at_ms: i64,
     /// Positions of the half messages that are decided with this one, in their order.
     pub members: Vec<u64>,
-    /// See `MessageHeader::joins`: it is decided with another one, and never checked back itself.
+    /// See `MessageHeader::joins`: another half message decides about it, and it is never checked back itself.
     pub joins: bool,
-    /// Position of that one; 0 before it is stored, and for what is decided by itself.
+    /// Position of that half message; 0 before that one is stored, and for a message with its own decision.
     pub leader: u64,
     /// Check-backs, oldest first; at most [`super::STORY_MAX`].
     pub story: Vec<CheckNote>,

@@ -1,4 +1,4 @@
-//! What becomes of a half message: decided once, checked back until then, parked after the last check.
+//! The life of a half message: decided once, checked back until then, parked after the last check.
 
 mod check_outcome;
 mod checks;
@@ -15,7 +15,7 @@ pub use deserted::DesertedTopics;
 pub use half::HalfMessage;
 pub use story::{CheckAnswer, CheckNote, DecisionSource, STORY_MAX, UndecidedTransaction};
 
-/// Where a transaction stands.
+/// The phase of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
 #[repr(i32)]
 pub enum TransactionPhase {
@@ -25,7 +25,7 @@ pub enum TransactionPhase {
     Committed = 1,
     /// Decided: never visible.
     RolledBack = 2,
-    /// Undecided after its last check; waits for somebody to settle it.
+    /// Undecided after its last check; waits for an administrator to settle it.
     Parked = 3,
     /// Decided: committed, and visible from its delivery time on; see [`crate::timer`].
     Scheduled = 4,
@@ -40,10 +40,10 @@ pub enum TransactionDecision {
     Rollback,
 }
 
-/// What a decision does.
+/// The effect of a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TransactionSettlement {
-    /// It is the first one and takes effect.
+    /// The decision is the first and takes effect.
     Takes,
     /// The transaction ended this way before; nothing changes, and that is fine.
     Repeats,
@@ -51,7 +51,7 @@ pub enum TransactionSettlement {
     Contradicts,
 }
 
-/// The first decision wins; the same one again is harmless; the opposite one is an error.
+/// The first decision wins; repeating it is harmless; the opposite decision is an error.
 pub fn settle(phase: TransactionPhase, decision: TransactionDecision) -> TransactionSettlement {
     match (phase, decision) {
         (TransactionPhase::Prepared | TransactionPhase::Parked, _) => TransactionSettlement::Takes,

@@ -1,10 +1,10 @@
-//! What happened to a half message since it was stored: whom it was checked back with, and what was said.
+//! The history of a half message since it was stored: its check-backs and their answers.
 
 use prost::Message;
 
 use super::HalfMessage;
 
-/// Checks that are remembered of one half message; of more, the first ones are forgotten.
+/// Checks that are remembered of one half message; beyond that, the oldest are forgotten.
 pub const STORY_MAX: usize = 32;
 
 /// Where a decision came from.
@@ -22,7 +22,7 @@ pub enum DecisionSource {
 }
 
 impl DecisionSource {
-    /// The word that administrators read.
+    /// The word that administrators see.
     pub fn word(self) -> &'static str {
         match self {
             Self::Producer => "producer",
@@ -33,11 +33,11 @@ impl DecisionSource {
     }
 }
 
-/// What a producer said to a check-back.
+/// A producer's answer to a check-back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
 #[repr(i32)]
 pub enum CheckAnswer {
-    /// Nothing, so far.
+    /// No answer so far.
     None = 0,
     /// It does not know either.
     Unknown = 1,
@@ -48,7 +48,7 @@ pub enum CheckAnswer {
 }
 
 impl CheckAnswer {
-    /// The word that administrators read.
+    /// The word that administrators see.
     pub fn word(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -62,16 +62,16 @@ impl CheckAnswer {
 /// One check-back; field numbers are part of the index format and of snapshots.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct CheckNote {
-    /// When it was put to a producer, milliseconds since the Unix epoch.
+    /// When a producer was asked, milliseconds since the Unix epoch.
     #[prost(int64, tag = "1")]
     pub at_ms: i64,
     /// Client id of the producer.
     #[prost(string, tag = "2")]
     pub asked: String,
-    /// What was said.
+    /// The answer.
     #[prost(enumeration = "CheckAnswer", tag = "3")]
     pub answer: i32,
-    /// When, milliseconds since the Unix epoch; 0 without an answer.
+    /// When the answer came, milliseconds since the Unix epoch; 0 without an answer.
     #[prost(int64, tag = "4")]
     pub answered_ms: i64,
     /// Client id of the producer that answered: not always the one that was asked.
@@ -79,7 +79,7 @@ pub struct CheckNote {
     pub answered_by: String,
 }
 
-/// A producer was asked about a half message and does not know what became of its transaction.
+/// A producer was asked about a half message and does not know the outcome of its transaction.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct UndecidedTransaction {
     /// Position of the half message.
@@ -91,15 +91,15 @@ pub struct UndecidedTransaction {
 }
 
 impl HalfMessage {
-    /// Notes that a check was put to a producer.
+    /// Records that a producer was asked.
     pub fn note_check(&mut self, at_ms: i64, asked: &str) {
         let surplus = (self.story.len() + 1).saturating_sub(STORY_MAX);
         self.story.drain(..surplus);
         self.story.push(CheckNote { at_ms, asked: asked.to_owned(), ..CheckNote::default() });
-        assert!(self.story.len() <= STORY_MAX, "a story is bounded");
+        assert!(self.story.len() <= STORY_MAX, "the recorded checks are bounded");
     }
 
-    /// Notes what was said to the newest check, unless something was said before or there was none.
+    /// Records the answer to the newest check, unless it has one or there was no check.
     pub fn note_answer(&mut self, at_ms: i64, by: &str, answer: CheckAnswer) {
         if let Some(note) = self.story.last_mut().filter(|note| note.answer() == CheckAnswer::None) {
             note.set_answer(answer);

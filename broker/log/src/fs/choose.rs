@@ -1,4 +1,4 @@
-//! Choices that can be repeated: a small seeded generator, for simulations.
+//! Repeatable choices: a small seeded generator, for simulations.
 
 /// A deterministic source of choices (SplitMix64).
 #[derive(Debug, Clone)]
@@ -7,7 +7,7 @@ pub struct SeededChoices {
 }
 
 impl SeededChoices {
-    /// The same seed makes the same choices.
+    /// Equal seeds make equal choices.
     pub fn new(seed: u64) -> Self {
         Self { state: seed }
     }
@@ -31,19 +31,19 @@ impl SeededChoices {
     }
 }
 
-/// How a power cut treats what was not synced.
+/// How a power cut treats unsynced data.
 #[derive(Debug, Clone, Copy)]
 enum Style {
     Nothing,
     Everything,
-    /// Everything up to a moment, in order.
+    /// Keeps everything up to a moment, in order.
     Until(u64),
-    /// Each piece by itself, `n` times out of 16.
+    /// Keeps each piece independently, `n` times out of 16.
     Each(u64),
 }
 
-/// Decides piece by piece what survives a power cut, in a style that depends on the seed as well: simulations meet the
-/// tidy cuts as often as the wild ones.
+/// Decides for each piece whether it survives a power cut, in a style that depends on the seed as well: simulations
+/// meet the tidy cuts as often as the wild ones.
 #[derive(Debug)]
 pub(super) struct Survival {
     chooser: SeededChoices,

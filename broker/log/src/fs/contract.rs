@@ -1,4 +1,4 @@
-//! What every file system behind the seam must do.
+//! The contract of every file system behind the interface.
 
 use std::io;
 use std::ops::Range;
@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use super::{File, Folder};
 
-/// Checks an empty folder against the rules that the log relies on, leaving files behind.
+/// Checks an empty folder against the rules that the log relies on; leaves files behind.
 ///
 /// # Errors
-/// The rule that is broken.
+/// A description of the broken rule.
 pub fn check_contract(folder: &dyn Folder) -> Result<(), String> {
     check_names(folder)?;
     let file = done("creating", folder.create("data"))?;
@@ -40,7 +40,7 @@ fn check_bytes(file: &dyn File) -> Result<(), String> {
     rule(content(file)? == b"\0\0\0\0\0kerolox", "a write behind the end leaves zeros")?;
     done("writing", file.write_at(b"KERO", 5))?;
     done("writing nothing", file.write_at(b"", 100))?;
-    rule(content(file)? == b"\0\0\0\0\0KEROlox", "a write replaces what was there and nothing else")?;
+    rule(content(file)? == b"\0\0\0\0\0KEROlox", "a write replaces its range and nothing else")?;
     let mut buf = [9; 8];
     rule(done("reading", file.read_at(&mut buf, 9))? == 3, "a read ends at the end of the file")?;
     rule(&buf == b"lox\x09\x09\x09\x09\x09", "a short read leaves the rest of the buffer alone")?;
@@ -53,11 +53,11 @@ fn check_lengths(file: &dyn File) -> Result<(), String> {
     done("set_len", file.set_len(7))?;
     rule(content(file)? == b"\0\0\0\0\0KE", "set_len cuts off")?;
     done("set_len", file.set_len(9))?;
-    rule(content(file)? == b"\0\0\0\0\0KE\0\0", "set_len extends with zeros, not with what was cut off")?;
+    rule(content(file)? == b"\0\0\0\0\0KE\0\0", "set_len extends with zeros, not with cut-off bytes")?;
     done("allocate", file.allocate(4000))?;
     let found = content(file)?;
     rule(found.len() == 4000 && found[9..].iter().all(|byte| *byte == 0), "allocate extends with zeros")?;
-    rule(&found[..9] == b"\0\0\0\0\0KE\0\0", "allocate keeps what was there")?;
+    rule(&found[..9] == b"\0\0\0\0\0KE\0\0", "allocate keeps the content")?;
     done("allocate", file.allocate(10))?;
     rule(done("len", file.len())? == 4000, "allocate never shortens")
 }
@@ -76,7 +76,7 @@ fn check_holes(file: &dyn File) -> Result<(), String> {
         };
         rule(
             in_order && found.iter().all(inside),
-            "data_in answers ordered ranges inside what was asked for",
+            "data_in returns ordered ranges inside the requested one",
         )?;
         for at in [100_000, 600_000].into_iter().filter(|at| asked.contains(at)) {
             rule(found.iter().any(|data| data.contains(&at)), "data_in passes over zeros only")?;
@@ -90,9 +90,9 @@ fn check_sharing(folder: &dyn Folder) -> Result<(), String> {
     let writer = done("creating", folder.create("shared"))?;
     let reader = done("opening", folder.open("shared"))?;
     done("writing", writer.write_at(b"seen", 0))?;
-    rule(content(&*reader)? == b"seen", "a write is seen at once by whoever has the file open")?;
+    rule(content(&*reader)? == b"seen", "a write is visible at once through every open handle")?;
     done("removing", folder.remove("shared"))?;
-    rule(content(&*reader)? == b"seen", "a removed file can be read by whoever has it open")?;
+    rule(content(&*reader)? == b"seen", "a removed file can be read through an open handle")?;
     let other: Arc<dyn File> = done("creating", folder.create("shared"))?;
     rule(content(&*other)?.is_empty(), "a new file of an old name is another file")
 }

@@ -1,7 +1,7 @@
-//! The seam to the file system: few, coarse operations, so that tests can lose, tear and refuse writes.
+//! The interface to the file system: few, coarse operations, so that tests can lose, tear and refuse writes.
 //!
-//! [`OsFolder`] is the real thing; [`MemFolder`] behaves the same and can be made to fail in every way that a disk or a
-//! power supply can. [`check_contract`] holds both to the same rules.
+//! [`OsFolder`] uses the operating system; [`MemFolder`] behaves alike and can simulate every failure of a disk or a
+//! power supply. [`check_contract`] checks both against one set of rules.
 
 mod choose;
 mod contract;
@@ -18,14 +18,14 @@ pub use contract::check_contract;
 pub use mem::{DiskFault, FaultTimes, MemFolder, Piece};
 pub use os::{OsFolder, free_bytes};
 
-/// Whether reading failed because the device or the file system gave up what lies there: other places may be fine.
+/// Whether a read failed because the device or the file system lost the place: other places may be fine.
 pub fn is_bad_place(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let known = [Errno::IO, Errno::BADMSG, Errno::UCLEAN];
     error.raw_os_error().is_some_and(|number| known.iter().any(|errno| errno.raw_os_error() == number))
 }
 
-/// Whether there is no room on the disk, or no more may be used.
+/// Whether the disk is full, or the quota used up.
 pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
@@ -37,12 +37,12 @@ pub fn is_out_of_files(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|number| known.iter().any(|errno| errno.raw_os_error() == number))
 }
 
-/// Whether something failed that may work later: for want of room or of descriptors.
+/// Whether the operation may succeed later: space or descriptors were lacking.
 pub fn is_passing(error: &io::Error) -> bool {
     is_full(error) || is_out_of_files(error)
 }
 
-/// A folder of files, flat.
+/// A flat folder of files.
 pub trait Folder: Send + Sync {
     /// Names of the files.
     fn list(&self) -> io::Result<Vec<String>>;
@@ -50,16 +50,16 @@ pub trait Folder: Send + Sync {
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>>;
     /// Creates an empty file; an existing one is an error. The name is durable after [`Self::sync`].
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>>;
-    /// Removes a file; a missing one is an error. It is gone for good after [`Self::sync`]. Whoever has it open can go on
-    /// reading it.
+    /// Removes a file; a missing one is an error. The removal is durable after [`Self::sync`]. Open handles can go on
+    /// reading the file.
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes created and removed names durable.
     fn sync(&self) -> io::Result<()>;
 }
 
-/// A file with positioned reads and writes. No shared cursor, so readers and the writer never meet.
+/// A file with positioned reads and writes. It has no shared cursor, so readers and the writer never interfere.
 pub trait File: Send + Sync {
-    /// Fills as much of `buf` as there is; fewer bytes than asked for only at the end of the file.
+    /// Fills as much of `buf` as the file has; fewer bytes than requested only at the end of the file.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes all of `bytes`, growing the file where needed.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
@@ -67,19 +67,19 @@ pub trait File: Send + Sync {
     fn sync(&self) -> io::Result<()>;
     /// Length in bytes.
     fn len(&self) -> io::Result<u64>;
-    /// Whether there is nothing in it.
+    /// Whether the file is empty.
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
     /// Cuts off or extends with zeros.
     fn set_len(&self, len: u64) -> io::Result<()>;
-    /// Reserves room up to `len`, extending with zeros, so that appends neither grow the file nor run out of space.
+    /// Reserves space up to `len`, extending with zeros, so that appends neither grow the file nor run out of space.
     fn allocate(&self, len: u64) -> io::Result<()>;
-    /// Whether the system may read more than it is asked for, in the hope that it will be of use; at first it may. A hint.
+    /// Enables or disables the system's read-ahead, which is on at first. A hint.
     fn read_ahead(&self, _on: bool) {}
-    /// The parts of `range` where there may be something other than zeros, in order; they end with the file. A hint that
-    /// saves reading reserved room; reliable once the file is synced. Ask before reading there: zeros that were read lie
-    /// in the system's cache, and from then on they count as data.
+    /// The parts of `range` that may hold anything but zeros, in order; they end with the file. A hint that saves
+    /// reading reserved space; reliable once the file is synced. Ask before reading there: zeros that were read are
+    /// cached by the system, and count as data from then on.
     fn data_in(&self, range: Range<u64>) -> io::Result<Vec<Range<u64>>> {
         let until = range.end.min(self.len()?);
         Ok((range.start < until).then_some(range.start..until).into_iter().collect())

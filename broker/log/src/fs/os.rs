@@ -18,13 +18,13 @@ use super::{File, Folder};
 pub struct OsFolder {
     path: PathBuf,
     writable: bool,
-    /// The folder itself, open, so that syncing it needs no descriptor.
+    /// The folder itself, kept open so that syncing it needs no descriptor.
     itself: Arc<fs::File>,
     spare: Arc<SpareFiles>,
 }
 
 impl OsFolder {
-    /// The folder at `path`, created when it is missing.
+    /// The folder at `path`, created if it is missing.
     ///
     /// # Errors
     /// The system's error.
@@ -45,7 +45,7 @@ impl OsFolder {
     }
 }
 
-/// Bytes that a program without privileges can still write to the file system that holds `path`.
+/// Bytes that an unprivileged program can still write to the file system that holds `path`.
 ///
 /// # Errors
 /// The system's error.
@@ -115,7 +115,7 @@ impl File for OsFile {
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         match rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, len) {
-            // Not every file system can reserve; a sparse file then does what it can.
+            // Not every file system can reserve space; a sparse file has to do then.
             Err(Errno::OPNOTSUPP | Errno::NOSYS) if self.len()? < len => self.set_len(len),
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
             result => Ok(result?),
@@ -124,7 +124,7 @@ impl File for OsFile {
 
     fn read_ahead(&self, on: bool) {
         let advice = if on { Advice::Normal } else { Advice::Random };
-        // Only a hint: where it cannot be given, reading costs more.
+        // Only a hint: without it, reading costs more.
         let _ = rustix::fs::fadvise(&self.0, 0, None, advice);
     }
 
@@ -134,9 +134,9 @@ impl File for OsFile {
         while at < range.end
             && let Some(start) = self.seek(SeekFrom::Data(at))?.filter(|start| *start < range.end)
         {
-            // At the end of the file there always is a hole; a file that was cut off just now has none.
+            // A file always ends with a hole; only one that was cut off just now has none.
             let Some(end) = self.seek(SeekFrom::Hole(start))? else { break };
-            // Where the system says that a hole begins with the data, the file is being changed: one byte is data then.
+            // A hole reported at the beginning of the data means that the file is being changed: one byte is data then.
             at = end.clamp(start + 1, range.end);
             found.push(start..at);
         }
@@ -145,12 +145,12 @@ impl File for OsFile {
 }
 
 impl OsFile {
-    /// Where data or a hole is; `None` behind the end. Moves the cursor, which nobody uses.
+    /// Position of the next data or hole; `None` behind the end. Moves the cursor, which no other code uses.
     fn seek(&self, what: SeekFrom) -> io::Result<Option<u64>> {
         match (rustix::fs::seek(&self.0, what), what) {
             (Ok(found), _) => Ok(Some(found)),
             (Err(Errno::NXIO), _) => Ok(None),
-            // Not every file system knows its holes: then everything may be data.
+            // Not every file system knows its holes: without them, everything may be data.
             (Err(Errno::INVAL | Errno::OPNOTSUPP), SeekFrom::Data(from)) => {
                 Ok((from < self.len()?).then_some(from))
             }
@@ -160,7 +160,7 @@ impl OsFile {
     }
 }
 
-/// Reads until the buffer is full or the file ends, in as many steps as the system likes.
+/// Reads until the buffer is full or the file ends, in as many steps as the system takes.
 fn read_all(
     buf: &mut [u8],
     offset: u64,
@@ -178,7 +178,7 @@ fn read_all(
     Ok(done)
 }
 
-/// Writes everything, in as many steps as the system likes.
+/// Writes everything, in as many steps as the system takes.
 fn write_all(
     bytes: &[u8],
     offset: u64,

@@ -1,4 +1,4 @@
-//! Descriptors that are kept for the log, so that it can open a file when connections have used up all others.
+//! Spare descriptors for the log, so that it can open a file when connections have used up all others.
 
 use std::fs::File;
 use std::io;
@@ -6,27 +6,27 @@ use std::sync::{Mutex, PoisonError};
 
 use super::is_out_of_files;
 
-/// Descriptors that are kept.
+/// Number of spare descriptors.
 const KEPT: usize = 8;
-/// What they are open on: it is there on every system, and costs nothing.
+/// The file that they are open on: it exists on every system, and costs nothing.
 const NOTHING: &str = "/dev/null";
 
-/// Open files that are closed when another one is needed more.
+/// Open files that are closed to free a descriptor.
 #[derive(Debug, Default)]
 pub(super) struct SpareFiles {
     kept: Mutex<Vec<File>>,
 }
 
 impl SpareFiles {
-    /// As many as there can be.
+    /// Opens as many as possible.
     pub(super) fn keep() -> Self {
         let spare = Self::default();
         spare.fill_up();
         spare
     }
 
-    /// Opens something; where no descriptor is left, with one of those that are kept. Somebody else may be faster, so
-    /// there are several.
+    /// Runs `open`; without a free descriptor, closes a spare one and tries again. Another thread may take the freed
+    /// descriptor first, so there are several.
     pub(super) fn lend<T>(&self, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
         loop {
             match open() {
@@ -44,7 +44,7 @@ impl SpareFiles {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop().is_some()
     }
 
-    /// Takes back what was lent, as far as there are descriptors.
+    /// Restores the spare descriptors, as far as possible.
     fn fill_up(&self) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         while kept.len() < KEPT

@@ -1,4 +1,4 @@
-//! What the tests of the log share.
+//! Shared parts of the log's tests.
 
 #![allow(dead_code, reason = "every test file uses a part of it")]
 
@@ -30,7 +30,7 @@ pub(crate) fn append(log: &mut Log, i: usize) -> (u64, u32) {
     log.append(&[record(i)], 1, 5).expect("appended")[0]
 }
 
-/// What a reader finds.
+/// A reader's view of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Content {
     pub(crate) frames: Vec<Frame>,

@@ -1,4 +1,4 @@
-//! What goes into a member's machine, and what comes out of it.
+//! Inputs and effects of a member's machine.
 
 use super::{
     CommitStatus, CommitUpdate, DutyOrder, FollowRefusal, FollowerLog, GroupView, LeaderAnswer, LogRepair,
@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{InSyncChange, MemberId, ReplicationPolicy};
 
-/// What a member is set up with.
+/// Settings of a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberSettings {
     /// Random number of the process.
@@ -17,37 +17,37 @@ pub struct MemberSettings {
     pub hand_over_ms: u64,
 }
 
-/// Where a log ends.
+/// Ends of a log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LogEnds {
-    /// What is durable ends here.
+    /// End of the durable records.
     pub durable: u64,
-    /// What was written ends here.
+    /// End of the written records.
     pub end: u64,
 }
 
-/// How the controller answered a hand-over.
+/// The controller's answer to a hand-over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HandOverAnswer {
-    /// Another election is under way.
+    /// Another election is running.
     Accepted,
-    /// It is not carried out, for this reason.
+    /// The hand-over is refused, for this reason.
     Refused(String),
-    /// It may be carried out yet.
+    /// The hand-over may still happen.
     Unknown(String),
 }
 
-/// What happens to a member.
+/// An event for a member.
 #[derive(Debug, Clone)]
 pub enum MemberInput {
-    /// The log that was found is applied up to here, and its newest record is of this epoch.
+    /// The existing log is applied up to here, and its newest record is of this epoch.
     Recovered {
-        /// Epoch of the newest record; 0 when there is none.
+        /// Epoch of the newest record; 0 without one.
         epoch: u32,
-        /// What is applied, and so confirmed.
+        /// End of the applied records, which are thereby confirmed.
         applied: u64,
     },
-    /// The controller says how the group stands; [`crate::GroupMember::judge`] has let it pass.
+    /// The controller reported the state of the group, and [`crate::GroupMember::judge`] accepted it.
     State {
         /// The member's number.
         me: MemberId,
@@ -56,35 +56,35 @@ pub enum MemberInput {
     },
     /// The record with this version is durable.
     Saved(u64),
-    /// The record could not be saved. The next input has it tried again.
+    /// The record could not be saved. The next input retries it.
     SaveFailed,
-    /// The duty with this number is over, by itself or as it was ordered.
+    /// The duty with this number ended, by itself or on order.
     Ended(u64),
-    /// Every duty is to end until [`Self::Resumed`]: the driver needs the log for itself.
+    /// Every duty has to end until [`Self::Resumed`]: the driver needs the log.
     Interrupted,
-    /// Duties are taken up again.
+    /// Duties may start again.
     Resumed,
     /// Time passes.
     Tick {
         /// Ends of the member's log.
         log: LogEnds,
-        /// Whether confirming by majority is wanted.
+        /// Whether confirmation by majority is wanted.
         wants_quorum: bool,
     },
     /// A follower's stream to the leader is about to begin with a hello.
     Greeting,
-    /// The leader answered the hello of a follower that has this log, `None` for none.
+    /// The leader answered the hello of a follower with this log, `None` for none.
     Answered {
         /// The answer.
         answer: LeaderAnswer,
         /// The log.
         log: Option<FollowerLog>,
-        /// What the checksums of the log begin with; 0 for none.
+        /// Salt of the log; 0 for none.
         salt: u64,
     },
-    /// A follower has everything before `durable` on its disk, and heard this since it said so last.
+    /// A follower has everything before `durable` on its disk, and got this update since its last report.
     Copied {
-        /// What is durable ends here.
+        /// End of the durable records.
         durable: u64,
         /// The newest update that came with the records, or after them.
         update: Option<CommitUpdate>,
@@ -93,23 +93,23 @@ pub enum MemberInput {
     Opened {
         /// Number of the duty.
         number: u64,
-        /// Behind the record.
+        /// Position behind the record.
         end: u64,
     },
     /// The record that opened the leadership is applied: clients can be served.
     Settled,
-    /// The status that was published as a barrier has taken effect; the log ended at `end` after that.
+    /// The status that was published as a barrier has taken effect; the log ended at `end` afterwards.
     Published {
-        /// What was written ends here.
+        /// End of the written records.
         end: u64,
     },
     /// A follower begins to copy.
     Follows(MemberId),
     /// A follower holds everything before `durable`, and answers a ping.
     Acked {
-        /// Its number.
+        /// Number of the follower.
         member: MemberId,
-        /// What it holds ends here.
+        /// End of the records that it holds.
         durable: u64,
         /// The ping.
         ping: u64,
@@ -118,19 +118,19 @@ pub enum MemberInput {
     },
     /// A follower is about to stop.
     Leaves(MemberId),
-    /// The controller answered a request for another in-sync set, or did not in time. The state that it told comes by itself.
+    /// The controller answered a request for another in-sync set, or timed out. The new state is delivered separately.
     ChangeAnswered,
-    /// The leadership is to be handed over, to a certain member if this is not 0.
+    /// The leadership has to be handed over, to a certain member if this is not 0.
     HandOver(MemberId),
-    /// No client is inside any more.
+    /// All calls of clients have ended.
     Drained,
     /// The controller answered the hand-over.
     HandOverAnswered(HandOverAnswer),
-    /// The process is about to end: the record is to say up to where the log is confirmed.
+    /// The process is about to end: the record has to include the confirmed end of the log.
     NoteConfirmed,
 }
 
-/// What a driver does for a member.
+/// An action of a driver for a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MemberEffect {
     /// Make this version of the record durable.
@@ -142,28 +142,28 @@ pub enum MemberEffect {
     },
     /// A promise is durable: report it at once.
     Promised(u32),
-    /// Another duty.
+    /// Start another duty.
     Order(DutyOrder),
-    /// Repair the log of a follower, and say hello again.
+    /// Repair the log of a follower, and send another hello.
     Repair(LogRepair),
-    /// A follower leaves its log as it is and gives up for now.
+    /// A follower leaves its log unchanged and gives up for now.
     RefuseToFollow(FollowRefusal),
-    /// The logs agree: copy what comes.
+    /// The logs agree: start copying records.
     StartCopying,
-    /// Tell the leader what is held, and that nothing was promised to a later epoch.
+    /// Tell the leader which records this member holds, and that it has promised nothing to a later epoch.
     SendAck {
-        /// What is held ends here.
+        /// End of the records that it holds.
         durable: u64,
-        /// The ping that this answers.
+        /// The ping to answer.
         ping: u64,
     },
     /// Apply the log up to here.
     Apply(u64),
-    /// This is confirmed, and the leader is sure of itself until then.
+    /// Publish the confirmed positions, and the moment until which the leader is sure of its leadership.
     Publish {
-        /// What is confirmed.
+        /// The confirmed positions.
         status: CommitStatus,
-        /// [`MemberInput::Published`] is to tell when it has taken effect.
+        /// Whether [`MemberInput::Published`] has to report that the status has taken effect.
         is_barrier: bool,
     },
     /// Ask the controller for another in-sync set.
@@ -172,10 +172,10 @@ pub enum MemberEffect {
         epoch: u32,
         /// The leader.
         me: MemberId,
-        /// What is wanted.
+        /// The requested change.
         change: InSyncChange,
     },
-    /// Let no client in, and wait for those inside.
+    /// Admit no client, and wait for the running calls.
     Drain,
     /// Ask the controller to have another member elected.
     AskHandOver {
@@ -183,9 +183,9 @@ pub enum MemberEffect {
         epoch: u32,
         /// The leader.
         me: MemberId,
-        /// Who is to lead; 0 for any.
+        /// Member to be elected; 0 for any.
         to: MemberId,
     },
-    /// The hand-over that was asked for is over. An error says why this member leads on, and clients are let in again.
+    /// The requested hand-over is over. An error says why this member still leads; clients are admitted again.
     HandedOver(Result<(), String>),
 }

@@ -1,20 +1,21 @@
-//! The follower's side of a leadership: where its log is cut, what it says that it holds, and what it may apply.
+//! The follower's side of a leadership: where it cuts its log, which records it reports as held, and which it may
+//! apply.
 
 use super::FollowTarget;
 use crate::handshake::{self, FollowRequest};
 use crate::{ConfirmedMark, sabotage};
 
-/// What a leader tells all the time, with records or without.
+/// A leader's regular message, with records or without.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CommitUpdate {
     /// Everything before this position is confirmed, as far as the leader holds it.
     pub high_watermark: u64,
-    /// When the leader said so, on the clock of its lease.
+    /// When the leader sent it, on the clock of its lease.
     pub ping: u64,
 }
 
 impl CommitUpdate {
-    /// The newer of two updates in each respect.
+    /// Combines two updates: the newer value of each field.
     pub fn merge(self, other: Self) -> Self {
         Self {
             high_watermark: self.high_watermark.max(other.high_watermark),
@@ -23,14 +24,14 @@ impl CommitUpdate {
     }
 }
 
-/// What a follower's log is, when the leader's answer to its hello comes.
+/// A follower's log when the leader's answer to its hello arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FollowerLog {
-    /// Where its oldest segment begins.
+    /// Base of its oldest segment.
     pub start: u64,
-    /// Where its records end.
+    /// End of its records.
     pub end: u64,
-    /// Epoch of its last record; 0 when it has none.
+    /// Epoch of its last record; 0 without one.
     pub last_epoch: u32,
 }
 
@@ -41,67 +42,69 @@ pub enum LeaderAnswer {
     Start,
     /// The logs differ, or may.
     Diverged {
-        /// Epoch of the leader's last record whose epoch is not above the follower's last one, and where such records end.
+        /// Epoch of the leader's last record whose epoch is not above the follower's last one, and the end of such
+        /// records.
         theirs: (u32, u64),
-        /// Both for the follower's own records whose epoch is not above that.
+        /// Epoch and end of the follower's own last record whose epoch is not above that.
         own: (u32, u64),
     },
-    /// The follower has nothing, or what it would need next is gone there: it begins with the leader's oldest segment.
+    /// The follower has no record, or the leader has removed its next records: it begins with the leader's oldest
+    /// segment.
     Begin {
-        /// What the checksums of the leader's log begin with.
+        /// Salt of the leader's log.
         salt: u64,
-        /// Where that segment begins.
+        /// Base of that segment.
         base: u64,
     },
 }
 
-/// What a follower does to its log before it says hello again.
+/// The change that a follower makes to its log before it sends another hello.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogRepair {
-    /// Gives up everything from this position on.
+    /// Removes everything from this position on.
     Truncate(u64),
-    /// Gives up everything.
+    /// Removes everything.
     Discard,
-    /// Gives up everything, and goes on with the segment of the leader's log that begins at `base`.
+    /// Removes everything, and continues with the segment of the leader's log that begins at `base`.
     BeginAnew {
-        /// What the checksums of the leader's log begin with.
+        /// Salt of the leader's log.
         salt: u64,
-        /// Where the segment begins.
+        /// Base of the segment.
         base: u64,
     },
-    /// Says hello with this instead of what it has: how a broken follower lies.
+    /// Sends this hello instead of a true one: a broken follower that lies.
     Pretend(FollowRequest),
 }
 
-/// Why a follower leaves its log as it is, and does not follow.
+/// Why a follower leaves its log unchanged and does not follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FollowRefusal {
-    /// The leader lacks what was confirmed; only an operator can accept that.
+    /// The leader lacks confirmed records; only an operator can accept that.
     LosesConfirmed {
-        /// Where the logs part.
+        /// Position at which the logs diverge.
         to: u64,
-        /// Where the follower's log ends.
+        /// End of the follower's log.
         end: u64,
-        /// Up to where it heard that the log was confirmed.
+        /// Confirmed end of the log, as the follower knows it.
         confirmed: u64,
     },
-    /// The leader no longer has what the follower, which is in sync, would need next. It has to leave the in-sync set first.
+    /// The leader no longer has the next records for the follower, which is in sync. It has to leave the in-sync set first.
     InSync,
 }
 
-/// One leadership that is followed.
+/// One leadership that this member follows.
 #[derive(Debug, Clone)]
 pub(super) struct Follower {
     pub(super) target: FollowTarget,
-    /// The logs agree, and records come.
+    /// The logs agree, and records arrive.
     pub(super) is_streaming: bool,
     durable: u64,
     heard: CommitUpdate,
-    /// The newest ping is not answered.
+    /// Set while the newest ping is unanswered.
     owes_ack: bool,
 }
 
-/// What a follower's answers depend on beside the stream.
+/// A follower's limits for cuts, independent of the stream.
 pub(super) struct CutGuard {
     pub(super) known: ConfirmedMark,
     /// Newest epoch for which an operator accepted loss.
@@ -117,7 +120,7 @@ impl CutGuard {
         Err(FollowRefusal::LosesConfirmed { to, end, confirmed: self.known.position })
     }
 
-    /// What to do about an answer that is no start.
+    /// Decides how to repair the log after an answer other than a start.
     pub(super) fn repair(
         &self,
         answer: &LeaderAnswer,
@@ -126,7 +129,7 @@ impl CutGuard {
     ) -> Result<Option<LogRepair>, FollowRefusal> {
         match (*answer, log) {
             (LeaderAnswer::Start, _) => Ok(None),
-            // A log that does not exist differs from nothing: the leader is asked once more.
+            // A missing log cannot diverge: the leader is asked once more.
             (LeaderAnswer::Diverged { .. }, None) => Ok(Some(LogRepair::Discard)),
             (LeaderAnswer::Diverged { theirs, own }, Some(log)) => {
                 let to = handshake::cut_at(theirs, own);
@@ -159,14 +162,14 @@ impl Follower {
         Self { target, is_streaming: false, durable: 0, heard: CommitUpdate::default(), owes_ack: false }
     }
 
-    /// A stream begins, maybe after another one that was lost.
+    /// Begins a stream, possibly after a lost one.
     pub(super) fn greet(&mut self) {
         self.is_streaming = false;
         self.owes_ack = false;
         self.durable = 0;
     }
 
-    /// Everything before `durable` is on the disk, and this was heard since the last time.
+    /// Everything before `durable` is on the disk; `update` was received since the last call.
     pub(super) fn on_copied(&mut self, durable: u64, update: Option<CommitUpdate>) {
         assert!(
             durable >= self.durable,
@@ -180,12 +183,12 @@ impl Follower {
         }
     }
 
-    /// The ack that is owed, as position and ping.
+    /// The acknowledgement that is due, as position and ping.
     pub(super) fn take_ack(&mut self) -> Option<(u64, u64)> {
         (self.is_streaming && std::mem::take(&mut self.owes_ack)).then_some((self.durable, self.heard.ping))
     }
 
-    /// Up to where the log may be applied.
+    /// Position up to which the log may be applied.
     pub(super) fn may_apply(&self) -> u64 {
         if sabotage::is("fold-unconfirmed") {
             self.durable
@@ -232,7 +235,7 @@ mod tests {
         assert_eq!(repair(&guard(900, false), answer), Ok(Some(anew)));
         assert_eq!(guard(900, true).repair(&answer, None, 0), Ok(Some(anew)), "it has nothing to lose");
         let behind = LeaderAnswer::Begin { salt: 7, base: 300 };
-        assert!(repair(&guard(900, false), behind).is_err(), "what was confirmed lies behind it");
+        assert!(repair(&guard(900, false), behind).is_err(), "confirmed records lie behind it");
     }
 
     #[test]

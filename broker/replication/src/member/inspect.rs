@@ -1,11 +1,11 @@
-//! What others read of a member.
+//! Read access to a member's machine.
 
 use super::{CommitStatus, DutyOrder, FollowerLog, GroupMember, GroupView, MemberRecord, MemberRole, Phase};
 use crate::handshake::FollowRequest;
 use crate::{ClockReading, ConfirmedMark, FollowerView, MemberId};
 
 impl GroupMember {
-    /// What the member is to others at this moment.
+    /// The member's role at this moment.
     pub fn role(&self) -> MemberRole {
         match &self.phase {
             Phase::Idle | Phase::Ending => MemberRole::Waiting,
@@ -24,32 +24,32 @@ impl GroupMember {
         }
     }
 
-    /// The duty that was ordered last.
+    /// The last ordered duty.
     pub fn order_now(&self) -> &DutyOrder {
         &self.order
     }
 
-    /// The newest promise that is durable: what reports say.
+    /// The newest durable promise, as reports carry it.
     pub fn promised(&self) -> u32 {
         self.record.promised()
     }
 
-    /// The record as it is to become.
+    /// The record with all pending changes.
     pub fn record(&self) -> &MemberRecord {
         self.record.now()
     }
 
-    /// Up to where this member heard that the log is confirmed.
+    /// Confirmed end of the log, as this member knows it.
     pub fn known(&self) -> ConfirmedMark {
         self.known
     }
 
-    /// The member's number and the state that it goes by.
+    /// The member's number and the accepted state.
     pub fn view(&self) -> Option<&(MemberId, GroupView)> {
         self.view.as_ref()
     }
 
-    /// What a leader published last, with the number of members in sync.
+    /// The last published status of a leader, with the number of members in sync.
     pub fn commit_status(&self) -> Option<(CommitStatus, usize)> {
         match &self.phase {
             Phase::Leading(leadership) => Some((leadership.status(), leadership.tracker.in_sync_len())),
@@ -57,7 +57,7 @@ impl GroupMember {
         }
     }
 
-    /// The followers that a leader heard of.
+    /// The followers that a leader knows.
     pub fn followers(&self, now: ClockReading) -> Vec<FollowerView> {
         match &self.phase {
             Phase::Leading(leadership) => leadership.tracker.followers(now.mono_ms),
@@ -65,8 +65,8 @@ impl GroupMember {
         }
     }
 
-    /// Milliseconds after which a member that waits for leases to end is to be given a tick; `None` for one that does not. A leader
-    /// is given ticks all the time.
+    /// Milliseconds after which a member that waits for leases to end needs a tick; `None` for other members. A leader gets ticks
+    /// all the time.
     pub fn wakes_after(&self, now: ClockReading) -> Option<u64> {
         let left = self.grants.left(now.mono_ms);
         (matches!(self.phase, Phase::Idle) && left > 0).then_some(left)
@@ -77,7 +77,7 @@ impl GroupMember {
         let Some((me, view)) = &self.view else { return true };
         match &self.phase {
             Phase::Leading(leadership) => leadership.tracker.in_sync_len() == 1,
-            // Another member has to lead first: clients that wait here are passed on to it.
+            // Another member has to lead first: waiting clients are passed on to it.
             _ => {
                 view.leader != 0 && view.leader != *me && !view.in_sync.contains(me)
                     || view.members.len() == 1
@@ -85,7 +85,7 @@ impl GroupMember {
         }
     }
 
-    /// What a follower says of its log; `None` for none.
+    /// A follower's description of its log; `None` for none.
     pub fn hello(log: Option<(u64, FollowerLog)>) -> FollowRequest {
         match log {
             Some((salt, log)) => FollowRequest { salt, end: log.end, last_epoch: log.last_epoch },

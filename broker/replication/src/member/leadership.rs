@@ -1,23 +1,24 @@
-//! The leader's side of a leadership: what is published as confirmed, which in-sync set is asked for, and how it is handed over.
+//! The leader's side of a leadership: publishing confirmed positions, requesting in-sync sets, and handing over.
 
 use super::{GroupView, HandOverAnswer, LogEnds};
 use crate::{ClockReading, CommitUpdate, InSyncChange, InSyncTracker, MemberId, ReplicationPolicy, sabotage};
 
-/// Up to where members hold the log, as the leader counts them, and until when it is sure to be the only leader.
+/// Positions up to which members hold the log, as the leader counts them, and the moment until which it is sure to be
+/// the only leader.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CommitStatus {
     /// The whole in-sync set holds everything before this position; `u64::MAX` when the leader is alone in it.
     pub all: u64,
-    /// So many members hold everything before this position that an election preserves it.
+    /// Enough members hold everything before this position for an election to preserve it.
     pub high_watermark: u64,
-    /// Until when no other member leads, on the clock of leases; `u64::MAX` for good.
+    /// Moment until which no other member leads, on the clock of leases; `u64::MAX` without limit.
     pub lease_until: u64,
 }
 
 impl CommitStatus {
-    /// Of a leader that is no member of a replicated group.
+    /// The status of a leader that is no member of a replicated group.
     pub const ALONE: Self = Self { all: u64::MAX, high_watermark: u64::MAX, lease_until: u64::MAX };
-    /// Of a leader that has heard of no follower.
+    /// The status of a leader that has heard of no follower.
     pub const UNHEARD: Self = Self { all: 0, high_watermark: 0, lease_until: 0 };
 
     /// Whether the leader is sure that no other member leads.
@@ -25,46 +26,46 @@ impl CommitStatus {
         self.lease_until == u64::MAX || now.lease_ms() < self.lease_until || sabotage::is("no-lease")
     }
 
-    /// What a follower is told by a leader whose own log is durable up to `durable`.
+    /// The update for followers of a leader whose own log is durable up to `durable`.
     pub fn update(&self, durable: u64, now: ClockReading) -> CommitUpdate {
         CommitUpdate { high_watermark: self.high_watermark.min(durable), ping: now.lease_ms() }
     }
 }
 
-/// How long a hand-over whose answer did not come may still be carried out: twice the time that the call may take.
+/// How long a hand-over without an answer may still happen: twice the time limit of the call.
 const DOUBT_MS: u64 = 4_000;
 
-/// How far the leader is with handing its leadership over, to a certain member if `to` is not 0.
+/// Progress of a hand-over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum HandOver {
     No,
-    /// Clients are let in no more, and calls that were let in come to their end.
+    /// No client is admitted, and running calls end.
     Draining {
         to: MemberId,
     },
-    /// Everything that is stored is to be confirmed, until this moment at most.
+    /// All stored records have to be confirmed, until this moment at most.
     Confirming {
         to: MemberId,
         until: u64,
     },
-    /// The controller is asked.
+    /// The controller has been asked.
     Asking,
-    /// It may be carried out yet, and the next leader does not wait for leases then.
+    /// The hand-over may still happen, and the next leader would not wait for leases then.
     Doubtful {
         until: u64,
         reason: String,
     },
-    /// Another member leads by now.
+    /// Another member leads.
     Done,
 }
 
-/// What a look at the hand-over leads to.
+/// The next step of a hand-over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum HandOverStep {
     Wait,
     /// Ask the controller, for this member or any.
     Ask(MemberId),
-    /// It is over; an error says why this member still leads.
+    /// The hand-over is over; an error says why this member still leads.
     Over(Result<(), String>),
 }
 
@@ -76,18 +77,18 @@ pub(super) struct Leadership {
     pub(super) tracker: InSyncTracker,
     /// Everything up to the record that opened it is applied, and clients are served.
     pub(super) is_open: bool,
-    /// What was published last.
+    /// The last published status.
     status: CommitStatus,
-    /// A stricter rule was published, and has not taken effect everywhere.
+    /// Set while a stricter rule is published but has not taken effect everywhere.
     awaits_barrier: bool,
-    /// The controller was asked for another set, and has not answered.
+    /// Set while the controller has not answered the request for another set.
     pub(super) is_asking: bool,
     hand_over: HandOver,
     hand_over_ms: u64,
 }
 
 impl Leadership {
-    /// Begins with a record that ends at `opened`.
+    /// Begins a leadership whose opening record ends at `opened`.
     pub(super) fn new(
         (epoch, me): (u32, MemberId),
         policy: ReplicationPolicy,
@@ -113,7 +114,7 @@ impl Leadership {
 
     fn count(&self) -> CommitStatus {
         let confirmed = self.tracker.confirmed();
-        // After it has asked to be replaced, its successor does not wait for the lease to end.
+        // Once it has asked to be replaced, its successor does not wait for the lease to end.
         let lease_until = match self.hand_over {
             HandOver::No | HandOver::Draining { .. } | HandOver::Confirming { .. } => {
                 self.tracker.lease_until().unwrap_or(u64::MAX)
@@ -123,7 +124,7 @@ impl Leadership {
         CommitStatus { all: confirmed.all, high_watermark: confirmed.high_watermark, lease_until }
     }
 
-    /// What is to be published, which may say less than before.
+    /// The status to publish, which may be lower than before.
     pub(super) fn publish(&mut self) -> CommitStatus {
         self.status = self.count();
         self.status
@@ -133,7 +134,8 @@ impl Leadership {
         self.status
     }
 
-    /// Plans another in-sync set; true when what is published next is a stricter rule whose effect has to be told.
+    /// Plans another in-sync set; true when the next published status is a stricter rule whose effect has to be
+    /// reported.
     pub(super) fn plan(&mut self, log: LogEnds, wants_quorum: bool, now: u64) -> bool {
         if self.awaits_barrier {
             return false;
@@ -149,14 +151,14 @@ impl Leadership {
         true
     }
 
-    /// The stricter rule has taken effect; the log ended at `end` after that.
+    /// The stricter rule has taken effect; the log ended at `end` afterwards.
     pub(super) fn on_barrier(&mut self, end: u64) {
         if std::mem::take(&mut self.awaits_barrier) {
             self.tracker.arm(end);
         }
     }
 
-    /// The change to ask for, once the answer to the one before is there.
+    /// The change to request, once the previous request is answered.
     pub(super) fn wanted_change(&mut self) -> Option<InSyncChange> {
         let is_late = matches!(self.hand_over, HandOver::Asking | HandOver::Doubtful { .. } | HandOver::Done);
         if self.is_asking || is_late { None } else { self.tracker.request() }
@@ -167,10 +169,11 @@ impl Leadership {
         self.hand_over != HandOver::No
     }
 
-    /// Begins to hand over; true when clients have to be let out first. One that is under way goes on, and its end is that of both.
+    /// Begins to hand over; true when client calls have to end first. A hand-over that is under way continues, and its end is that
+    /// of both.
     ///
     /// # Errors
-    /// The reason why that is not possible.
+    /// Why no hand-over is possible.
     pub(super) fn resign(&mut self, to: MemberId) -> Result<bool, String> {
         if !self.is_open {
             return Err("this member does not rule".into());
@@ -191,7 +194,7 @@ impl Leadership {
         }
     }
 
-    /// Looks whether the hand-over gets on.
+    /// Checks the progress of the hand-over.
     pub(super) fn hand_over_step(&mut self, log: LogEnds, now: u64) -> HandOverStep {
         match &self.hand_over {
             HandOver::Confirming { to, .. } if self.status.high_watermark.min(log.durable) >= log.end => {
@@ -201,7 +204,7 @@ impl Leadership {
             }
             HandOver::Confirming { until, .. } if now >= *until => {
                 let reason =
-                    format!("the slaves did not confirm what is stored within {} ms", self.hand_over_ms);
+                    format!("the slaves did not confirm all stored records within {} ms", self.hand_over_ms);
                 self.stay(reason)
             }
             HandOver::Doubtful { until, reason } if now >= *until => {
@@ -229,13 +232,13 @@ impl Leadership {
         }
     }
 
-    /// Leads on.
+    /// Keeps the leadership.
     fn stay(&mut self, reason: String) -> HandOverStep {
         self.hand_over = HandOver::No;
         HandOverStep::Over(Err(reason))
     }
 
-    /// The leadership ends; says how a hand-over that is under way came out.
+    /// Ends the leadership; returns the result of a hand-over that is under way.
     pub(super) fn end(&mut self, is_succeeded: bool) -> Option<Result<(), String>> {
         match std::mem::replace(&mut self.hand_over, HandOver::Done) {
             HandOver::No | HandOver::Done => None,

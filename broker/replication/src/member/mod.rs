@@ -1,17 +1,17 @@
 //! A member of a broker group as one state machine: inputs and the time in, effects out.
 //!
-//! The machine decides everything that the safety of replication rests on: what is remembered before it is acted upon, which role the
-//! member plays, what is cut, what counts as held, when a lease is granted, what is confirmed, which in-sync set is asked for, and how a
-//! leadership ends. A driver carries out the effects on a log, a network and a controller, and tells how they came out. The broker drives
-//! it with threads and sockets, the simulated cluster with virtual ones.
+//! The machine makes every decision on which the safety of replication rests: what to remember before acting on it, which role the member
+//! plays, where to cut the log, which records count as held, when to grant a lease, which records are confirmed, which in-sync set to
+//! request, and how a leadership ends. A driver carries out the effects on a log, a network and a controller, and reports the results.
+//! The broker drives it with threads and sockets, the simulated cluster with virtual ones.
 //!
 //! # What a driver has to do
 //!
 //! - [`MemberEffect::Save`] comes before the effects that depend on it: those are given when [`MemberInput::Saved`] tells of its end.
-//! - A [`DutyOrder`] replaces the one before. The driver ends what it has at work for that one, and only then begins. The end of a duty,
-//!   asked for or not, is told by [`MemberInput::Ended`] with its number.
-//! - [`MemberEffect::Publish`] is carried out in the order in which the effects were given, on whatever thread.
-//! - [`GroupMember::role`] says at each moment what the member is to others.
+//! - A [`DutyOrder`] replaces the previous one. The driver first ends the previous duty and only then begins. [`MemberInput::Ended`]
+//!   reports the end of a duty, requested or not, by its number.
+//! - [`MemberEffect::Publish`] is carried out in the order of the effects, on any thread.
+//! - [`GroupMember::role`] is the member's role for others at each moment.
 
 mod events;
 mod follower;
@@ -36,14 +36,14 @@ use leadership::{HandOverStep, Leadership};
 use record::DurableRecord;
 use role::{NextStep, Standpoint, next_step};
 
-/// The record learns about this often up to where the log is confirmed, in milliseconds.
+/// Minimum time between two updates of the confirmed end in the record, in milliseconds.
 const NOTE_CONFIRMED_MS: u64 = 1_000;
 
-/// What a member has at work.
+/// The current work of a member.
 #[derive(Debug, Clone)]
 enum Phase {
     Idle,
-    /// The duty before is to end.
+    /// The previous duty has to end.
     Ending,
     Following(Box<Follower>),
     Opening {
@@ -56,7 +56,7 @@ enum Phase {
     Leading(Box<Leadership>),
 }
 
-/// A state that is to be remembered before the member goes by it.
+/// A state that has to be remembered before the member accepts it.
 #[derive(Debug, Clone)]
 struct Told {
     version: u64,
@@ -74,10 +74,10 @@ pub struct GroupMember {
     known: ConfirmedMark,
     known_noted: u64,
     told: Option<Told>,
-    /// The member's number, and the state that it goes by.
+    /// The member's number, and the accepted state.
     view: Option<(MemberId, GroupView)>,
     phase: Phase,
-    /// The duty that was ordered last.
+    /// The last ordered duty.
     order: DutyOrder,
     is_interrupted: bool,
     out: Vec<MemberEffect>,
@@ -107,7 +107,7 @@ impl GroupMember {
         }
     }
 
-    /// Whether to go by a state that a controller tells; the answer [`StateVerdict::Take`] is followed by [`MemberInput::State`].
+    /// Judges a state that a controller reports; after [`StateVerdict::Take`] the driver passes it in as [`MemberInput::State`].
     pub fn judge(&mut self, view: &GroupView, limits: DoubtLimits, now: ClockReading) -> StateVerdict {
         let known = self.record.now().memory.as_ref().map(|memory| &memory.name);
         let verdict = self.allegiance.judge(known, &view.name, limits, now.mono_ms);
@@ -117,19 +117,19 @@ impl GroupMember {
         verdict
     }
 
-    /// Whether a controller that tells this state began its record of the group anew since the one that this member went by.
+    /// Whether a controller with this state began its record of the group anew since the state that this member accepted.
     pub fn begins_anew(&self, view: &GroupView) -> bool {
         let known = self.record.now().memory.as_ref().map(|memory| &memory.name.lineage);
         known.is_some_and(|known| !known.is_empty() && *known != view.name.lineage)
     }
 
-    /// Takes one input. The effects are to be carried out in their order.
+    /// Takes one input. The driver carries out the effects in their order.
     pub fn handle(&mut self, input: MemberInput, now: ClockReading) -> Vec<MemberEffect> {
         let is_failed_save = matches!(input, MemberInput::SaveFailed);
         self.take(input, now);
         self.advance(now);
         if !is_failed_save && let Some((version, record)) = self.record.next_save() {
-            // Effects that depend on it come after its end, so its place among these says nothing.
+            // Dependent effects follow after the save has ended, so its place in this list does not matter.
             self.out.insert(0, MemberEffect::Save { version, record });
         }
         std::mem::take(&mut self.out)
@@ -191,7 +191,7 @@ impl GroupMember {
         }
     }
 
-    /// Follows the state of the group as far as what is durable allows.
+    /// Follows the state of the group as far as the durable record allows.
     fn advance(&mut self, now: ClockReading) {
         self.begin_leading(now);
         self.adopt(now);
@@ -215,7 +215,7 @@ impl GroupMember {
         self.view = Some((me, view));
     }
 
-    /// Whether there may be another step.
+    /// Takes one step; returns whether another may follow.
     fn take_step(&mut self, now: ClockReading) -> bool {
         let Some((me, view)) = &self.view else { return false };
         if matches!(self.phase, Phase::Ending) {
@@ -263,7 +263,7 @@ impl GroupMember {
         }
     }
 
-    /// Has the driver end what it has at work.
+    /// Orders the driver to end its current duty.
     fn end(&mut self) {
         self.leave_phase();
         self.phase = Phase::Ending;
@@ -294,7 +294,7 @@ impl GroupMember {
         self.hand_over_on(log, now);
     }
 
-    /// Publishes what is confirmed after something changed.
+    /// Publishes the confirmed positions after a change.
     fn publish(&mut self) {
         if let Phase::Leading(leadership) = &mut self.phase {
             let status = leadership.publish();
@@ -302,8 +302,8 @@ impl GroupMember {
         }
     }
 
-    /// Asks for the in-sync set that is wanted, when the record says so: whether that came about shows only in the answer, and a
-    /// controller that lost its data has to ask the members of it.
+    /// Requests the wanted in-sync set once the record holds it: only the answer shows whether it came about, and a controller
+    /// that lost its data has to ask the members of it.
     fn ask_for_change(&mut self) {
         let (Phase::Leading(leadership), Some((_, view))) = (&mut self.phase, &self.view) else { return };
         let Some(change) = leadership.wanted_change() else { return };
@@ -337,7 +337,7 @@ impl GroupMember {
         match step {
             HandOverStep::Wait => {}
             HandOverStep::Ask(to) => {
-                // The lease is given up before anybody can be elected.
+                // The lease is given up before another member can be elected.
                 self.publish();
                 self.out.push(MemberEffect::AskHandOver { epoch, me, to });
             }
@@ -400,7 +400,8 @@ impl GroupMember {
         }
     }
 
-    /// Leads when the log is opened and the record says that there is one: nothing counts as held before.
+    /// Begins to lead when the log is opened and the record shows that there is a log: before that, no record counts as
+    /// held.
     fn begin_leading(&mut self, now: ClockReading) {
         let (Phase::Opening { epoch, me, opened: Some(end), is_settled }, Some((_, view))) =
             (&self.phase, &self.view)
@@ -410,7 +411,7 @@ impl GroupMember {
         if !self.record.durable().has_held {
             return;
         }
-        // The state may have gone on meanwhile; the leadership ends at once then.
+        // The state may have changed meanwhile; the leadership then ends at once.
         let MemberSettings { policy, hand_over_ms, .. } = self.settings;
         let mut leadership = Leadership::new((*epoch, *me), policy, hand_over_ms, view, (*end, now));
         leadership.is_open = *is_settled;
@@ -425,7 +426,7 @@ impl GroupMember {
             MemberInput::Answered { answer: LeaderAnswer::Start, .. } => {
                 follower.is_streaming = true;
                 let epoch = follower.target.epoch;
-                // A process that comes after this one must know that there may be a lease.
+                // A later process must know that there may be a lease.
                 self.record.change(|now| (now.granted, now.has_held) = (epoch, true));
                 self.out.push(MemberEffect::StartCopying);
             }
@@ -453,7 +454,8 @@ impl GroupMember {
         }
     }
 
-    /// Answers the leader's ping once that binds this member: the grant is remembered, and nothing is promised to a later epoch.
+    /// Answers the leader's ping once the answer may bind this member: the grant is remembered, and nothing is promised to a
+    /// later epoch.
     fn look_after_following(&mut self, now: ClockReading) {
         let Phase::Following(follower) = &mut self.phase else { return };
         let epoch = follower.target.epoch;

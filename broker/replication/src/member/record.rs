@@ -1,46 +1,47 @@
-//! What a member remembers beside its log, and how much of that is durable.
+//! The durable memory of a member beside its log, and the part of it that is already durable.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use super::GroupView;
 use crate::{ConfirmedMark, StateName, sabotage};
 
-/// What a member must not forget. Each part is durable before the member acts upon it.
+/// The facts that a member must not forget. Each is durable before the member acts on it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MemberRecord {
     /// Random number of the data folder.
     pub incarnation: String,
-    /// The member may have told others that it holds records: without its log, the data folder is another member then.
+    /// Set once the member may have told others that it holds records: without its log, the data folder then counts as
+    /// another member.
     pub has_held: bool,
     /// The member follows no leader of an earlier epoch than this.
     pub promised: u32,
-    /// Epoch of the newest leader that it granted a lease; 0 when it led itself since.
+    /// Epoch of the newest leader to which it granted a lease; 0 when it has led itself since.
     pub granted: u32,
-    /// Incarnations of the members that the group was last known to have.
+    /// Incarnations of the last known members of the group.
     pub members: BTreeSet<String>,
-    /// Up to where it heard that the log was confirmed, about a second ago.
+    /// Confirmed end of its log, as known about a second ago.
     pub confirmed: ConfirmedMark,
-    /// The newest state of the group that it went by.
+    /// The newest accepted state of the group.
     pub memory: Option<StateMemory>,
 }
 
-/// A state of the group, as far as a controller that lost its data has to know it.
+/// The parts of a group's state that a controller needs after it lost its data.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StateMemory {
-    /// Which state it was.
+    /// Name of the state.
     pub name: StateName,
-    /// The nameserver's time as leader that it comes from.
+    /// The nameserver's time as leader from which the state comes.
     pub tenure: String,
-    /// Epoch of the state that had the newest in-sync set first.
+    /// Epoch of the first state with the newest in-sync set.
     pub set_epoch: u32,
     /// Version of that state.
     pub set_version: u64,
-    /// Incarnations of the members of that set, and of those that this member, as leader, is about to take in.
+    /// Incarnations of the members of that set, and of those that this member, as leader, is about to add.
     pub in_sync: BTreeSet<String>,
 }
 
 impl StateMemory {
-    /// What to remember after `view`. While an election is under way, the set before it counts.
+    /// The memory after `view`. While an election is under way, the set before it counts.
     pub fn after(before: Option<&Self>, view: &GroupView) -> Self {
         let mut memory = Self {
             name: view.name.clone(),
@@ -48,9 +49,9 @@ impl StateMemory {
             ..before.cloned().unwrap_or_default()
         };
         let in_sync = view.incarnations(|id| view.in_sync.contains(&id));
-        // Of one set, members that are about to be taken in stay remembered until a newer set says what came of that.
+        // Within one set, members about to be added stay remembered until a newer set shows the outcome.
         let is_newer = match view.set_version {
-            // Controllers of earlier versions do not say it.
+            // Controllers of earlier versions do not report it.
             0 => (view.epoch, &in_sync) != (memory.set_epoch, &memory.in_sync),
             version => (view.epoch, version) != (memory.set_epoch, memory.set_version),
         };
@@ -64,9 +65,9 @@ impl StateMemory {
 }
 
 impl MemberRecord {
-    /// The record that a process begins with. A data folder whose log is gone (`is_blank`) belongs to another member than the record
-    /// in it: what that one promised to hold is not there. One that never held anything lacks nothing, and its group may have elected
-    /// it: it stays who it is.
+    /// The record with which a process begins. A data folder whose log is gone (`is_blank`) belongs to another member than its
+    /// record: the records which that member promised to hold are missing. A member that never held anything lacks nothing, and its
+    /// group may have elected it: it keeps its identity.
     pub fn at_start(found: Option<Self>, is_blank: bool, fresh: impl FnOnce() -> String) -> Self {
         match found {
             Some(found) if !is_blank => Self { has_held: true, ..found },
@@ -82,7 +83,7 @@ impl MemberRecord {
         self.granted > 0 || self.members.iter().chain(set).any(|known| *known != self.incarnation)
     }
 
-    /// Whether the member knows of no other one.
+    /// Whether the member knows no other member.
     pub fn is_only_member(&self) -> bool {
         self.members.len() == 1 && self.members.contains(&self.incarnation)
     }
@@ -95,7 +96,7 @@ impl MemberRecord {
     }
 }
 
-/// A record with what of it is durable. Versions count its changes.
+/// A record and its durable version. Versions count the changes.
 #[derive(Debug, Clone)]
 pub(super) struct DurableRecord {
     now: MemberRecord,
@@ -152,7 +153,7 @@ impl DurableRecord {
         self.change(|now| now.remember(view));
     }
 
-    /// What the driver is to save, once for each version.
+    /// The record to save, returned once for each version.
     pub(super) fn next_save(&mut self) -> Option<(u64, MemberRecord)> {
         let (version, record) = self.saving.back()?;
         if *version <= self.asked {
@@ -170,7 +171,7 @@ impl DurableRecord {
         }
     }
 
-    /// The driver could not save; it is asked again.
+    /// The driver could not save; the next call asks again.
     pub(super) fn save_failed(&mut self) {
         self.asked = 0;
     }
@@ -233,7 +234,7 @@ mod tests {
         let again = MemberRecord::at_start(Some(promised.clone()), true, || "b".into());
         assert_eq!(again, promised);
         let with_log = MemberRecord::at_start(Some(promised), false, || "b".into());
-        assert!(with_log.has_held, "nobody knows what it said");
+        assert!(with_log.has_held, "it may have reported records");
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! Which role a member plays: the decision that follows from the state of its group.
+//! The role of a member: the decision that follows from the state of its group.
 
 use super::GroupView;
 use crate::{MemberId, sabotage};
 
-/// Whom to follow.
+/// The leader to follow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FollowTarget {
     /// Epoch of the leadership.
@@ -12,14 +12,14 @@ pub struct FollowTarget {
     pub me: MemberId,
     /// Number of the leader.
     pub leader: MemberId,
-    /// Where the leader is reached.
+    /// Address of the leader.
     pub address: String,
 }
 
-/// What the driver has at work for a member.
+/// A driver's work for a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MemberDuty {
-    /// Nothing.
+    /// No work.
     Idle,
     /// Calls the leader and copies its log.
     Follow(FollowTarget),
@@ -37,16 +37,16 @@ pub enum MemberDuty {
 /// A duty with its number, which grows with each one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DutyOrder {
-    /// Names the duty in answers of the driver.
+    /// Identifies the duty in the driver's answers.
     pub number: u64,
     /// The duty.
     pub duty: MemberDuty,
 }
 
-/// The answer to "does this member lead": health, admission of clients, announcements and routes follow from it.
+/// The answer to "does this member lead": health, admission of clients, announcements and routes depend on it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum MemberRole {
-    /// It neither leads nor follows: it just began, an election is under way, or a change of roles is.
+    /// It neither leads nor follows: it just began, or an election or a change of roles is under way.
     #[default]
     Waiting,
     /// It follows the leader of this epoch.
@@ -56,7 +56,7 @@ pub enum MemberRole {
         /// The leader's number.
         leader: MemberId,
     },
-    /// It was elected, and does not serve clients yet: the record that opens its leadership is on its way.
+    /// It was elected but does not serve clients yet: the record that opens its leadership is being written.
     Candidate {
         /// Epoch of the leadership.
         epoch: u32,
@@ -66,30 +66,30 @@ pub enum MemberRole {
         /// Epoch of the leadership.
         epoch: u32,
     },
-    /// It leads, lets no client in, and hands its leadership over.
+    /// It leads, admits no client, and hands its leadership over.
     Resigning {
         /// Epoch of the leadership.
         epoch: u32,
     },
 }
 
-/// What is to be done next.
+/// The next step of a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum NextStep {
     Stay,
     /// End the duty.
     End,
-    /// Promise not to go back behind this epoch.
+    /// Promise not to follow epochs before this one.
     Promise(u32),
     Follow(FollowTarget),
-    /// Lead, after so many milliseconds in which another leader may still go by this member's grant.
+    /// Lead after this many milliseconds, in which another leader may still rely on this member's grant.
     Lead {
         epoch: u32,
         after_ms: u64,
     },
 }
 
-/// What a member has promised, who it is, and what its grants forbid.
+/// A member's promise, its identity, and the limits set by its grants.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Standpoint<'a> {
     pub(super) me: MemberId,

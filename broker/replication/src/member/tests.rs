@@ -1,4 +1,4 @@
-//! The machine from input to effect: what waits for what.
+//! The machine from input to effect: the order of dependent steps.
 
 use super::*;
 use crate::{ReplicationPolicy, StateName};
@@ -26,7 +26,7 @@ fn view(version: u64, epoch: u32, leader: MemberId, in_sync: &[MemberId]) -> Gro
     }
 }
 
-/// Member 1 under a driver whose disk is quick.
+/// Member 1 under a driver with a fast disk.
 struct Driven {
     member: GroupMember,
     now: u64,
@@ -42,12 +42,12 @@ impl Driven {
         Self::new(MemberRecord { incarnation: "m1".into(), ..MemberRecord::default() })
     }
 
-    /// One input, without the end of any save.
+    /// Takes one input, without completing any save.
     fn take(&mut self, input: MemberInput) -> Vec<MemberEffect> {
         self.member.handle(input, at(self.now))
     }
 
-    /// An input and all saves that follow; the other effects.
+    /// Takes an input and completes all saves that follow; returns the other effects.
     fn run(&mut self, input: MemberInput) -> Vec<MemberEffect> {
         let (mut inputs, mut effects) = (vec![input], Vec::new());
         while let Some(input) = inputs.pop() {
@@ -290,7 +290,8 @@ fn a_leader_gives_its_lease_up_before_it_asks_to_be_replaced() {
     assert!(statuses(&effects)[0].0.lease_until > driven.now, "it is sure of itself again");
 }
 
-/// A second wish must not pass for the end of the first: who let the clients out would let them in, and never tell that they are out.
+/// A second request must not pass for the end of the first: its caller would admit the clients again, and never report that their
+/// calls have ended.
 #[test]
 fn a_hand_over_that_is_wished_twice_ends_once() {
     let mut driven = Driven::leading(&[1, 2]);

@@ -1,4 +1,4 @@
-//! The state of the group, as far as a member goes by it.
+//! The state of the group, as a member accepts it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,30 +11,30 @@ pub struct PeerView {
     pub incarnation: String,
     /// Where other members reach it.
     pub address: String,
-    /// Whether it holds the group's log, or a part of it. A member that has only reported is not missed.
+    /// Whether it holds the group's log, or a part of it. A member that has only reported can be dispensed with.
     pub holds: bool,
 }
 
-/// The state of the group as a controller tells it.
+/// The state of the group as a controller reports it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GroupView {
-    /// Which state it is.
+    /// Name of the state.
     pub name: StateName,
     /// The nameserver's time as leader that the state comes from.
     pub tenure: String,
-    /// Epoch of the leadership; while an election is under way, of the one to come.
+    /// Epoch of the leadership; while an election is under way, that of the coming one.
     pub epoch: u32,
     /// The leader; 0 while an election is under way.
     pub leader: MemberId,
-    /// The process that was elected. One that was started since does not lead.
+    /// The elected process. A process started since then does not lead.
     pub leader_process: String,
     /// Members that hold everything confirmed, the leader included.
     pub in_sync: BTreeSet<MemberId>,
-    /// Version of the state in which the set or the epoch became what it is; 0 when a controller does not say it.
+    /// Version of the state in which the set or the epoch last changed; 0 when a controller does not report it.
     pub set_version: u64,
     /// A majority of the set confirms, instead of all.
     pub quorum: bool,
-    /// The leader before this one gave its lease up.
+    /// Set when the previous leader gave its lease up.
     pub released: bool,
     /// Newest epoch for which an operator accepted loss; 0 for none.
     pub unclean_epoch: u32,
@@ -48,7 +48,7 @@ impl GroupView {
         InSyncSet { members: self.in_sync.clone(), quorum: self.quorum, version: self.name.version }
     }
 
-    /// Incarnations of the members whose number is as wanted.
+    /// Incarnations of the members whose numbers satisfy `is_wanted`.
     pub fn incarnations(&self, is_wanted: impl Fn(MemberId) -> bool) -> BTreeSet<String> {
         let wanted = self.members.iter().filter(|(id, _)| is_wanted(**id));
         wanted.map(|(_, peer)| peer.incarnation.clone()).collect()
@@ -56,7 +56,7 @@ impl GroupView {
 
     /// Incarnations of the members that hold the log or a part of it.
     pub fn holders(&self) -> BTreeSet<String> {
-        // Controllers of earlier versions do not say which members do.
+        // Controllers of earlier versions do not report which members do.
         let is_told = self.members.values().any(|peer| peer.holds);
         self.incarnations(|id| !is_told || self.members.get(&id).is_some_and(|peer| peer.holds))
     }

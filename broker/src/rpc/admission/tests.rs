@@ -15,13 +15,13 @@ fn call(
 const LEADS: MemberRole = MemberRole::Leader { epoch: 3 };
 const RESIGNS: MemberRole = MemberRole::Resigning { epoch: 3 };
 
-/// A closed door, and what decides about it.
+/// A closed gate, and the sender of its role.
 fn closed(role: MemberRole) -> (AdmissionGate, watch::Sender<MemberRole>) {
     let role = watch::Sender::new(role);
     (AdmissionGate::closed(Arc::default(), StoreCell::default(), Some(role.subscribe()), None), role)
 }
 
-/// A service that takes so long, and whether it has answered a call.
+/// A service that takes this long, and whether it has answered a call.
 fn service(takes: Duration) -> (Routes, Arc<AtomicBool>) {
     let answered = Arc::new(AtomicBool::new(false));
     let told = answered.clone();
@@ -33,7 +33,7 @@ fn service(takes: Duration) -> (Routes, Arc<AtomicBool>) {
     (Routes::from(AxumRouter::new().fallback(service)), answered)
 }
 
-/// The open door of a leader whose service takes so long, and whether it has answered a call.
+/// The open gate of a leader whose service takes this long, and whether it has answered a call.
 fn open(takes: Duration) -> (AdmissionGate, watch::Sender<MemberRole>, Arc<AtomicBool>) {
     let (door, role) = closed(LEADS);
     let (services, answered) = service(takes);

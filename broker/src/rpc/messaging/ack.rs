@@ -2,8 +2,8 @@
 //!
 //! # Acknowledge
 //!
-//! `rpc/messaging/ack.rs` opens the handle, the engine checks its lease, and `delivery/progress.rs` logs what came
-//! up while the record before it was synced: one small record for many acknowledgements. A delivery that failed is
+//! `rpc/messaging/ack.rs` opens the handle, the engine checks its lease, and `delivery/progress.rs` logs the progress
+//! that was made while the previous record was synced: one small record for many acknowledgements. A failed delivery is
 //! logged when its message is handed out again, so attempts survive a restart.
 
 use std::sync::Arc;
@@ -26,11 +26,11 @@ use super::{Context, stored_group};
 use crate::delivery::{MessagePlace, TopicSubscription};
 use crate::refused::refused_by_log;
 
-/// Shortest time that a Node.js consumer can put a message away for: its SDK takes the seconds of the back-off policy for
-/// milliseconds, and would get the message back at once, again and again.
+/// Shortest delay that a Node.js consumer can request for a message: its SDK mistakes the seconds of the back-off policy
+/// for milliseconds, and would get the message back at once, again and again.
 const NODE_BACKOFF_MS_MIN: u64 = 1_000;
 
-/// Acknowledges deliveries of this broker group, and gives the result of each with its place in the request.
+/// Acknowledges deliveries of this broker group, and returns the result of each with its index in the request.
 pub(super) async fn ack_message(
     context: &Context,
     client: &ClientHeaders,
@@ -64,7 +64,7 @@ pub(super) async fn ack_message(
     Ok(results)
 }
 
-/// Sets anew when a delivered message becomes visible again.
+/// Changes when a delivered message becomes visible again.
 pub(super) async fn change_invisible_duration(
     context: &Context,
     client: &ClientHeaders,
@@ -88,8 +88,8 @@ pub(super) async fn change_invisible_duration(
     Ok(v2::ChangeInvisibleDurationResponse { status: Some(ok_status()), receipt_handle })
 }
 
-/// A consumer gives a message up. It becomes a dead letter of the group, or stays and blocks its message group, as the group
-/// is configured.
+/// Gives a message up on behalf of its consumer. It becomes a dead letter of the group, or stays and blocks its message
+/// group, as the group is configured.
 pub(super) async fn forward_to_dead_letter_queue(
     context: &Context,
     client: &ClientHeaders,
@@ -105,7 +105,7 @@ pub(super) async fn forward_to_dead_letter_queue(
     Ok(v2::ForwardMessageToDeadLetterQueueResponse { status: Some(ok_status()) })
 }
 
-/// The subscription that a handle belongs to, and what it stands for. The request names its group and, if it likes, its topic.
+/// Resolves a receipt handle to its subscription and delivery. The request names its group and, optionally, its topic.
 async fn open_handle(
     context: &Context,
     client: &str,

@@ -1,9 +1,9 @@
 //! # Topics by themselves
 //!
-//! Topics that come into being with their first message. A question for a route makes none: it does not tell a producer from a
-//! consumer. Where a broker makes topics (`topics.auto-create`), routes show a missing one there as if it existed, for every type
-//! (`gateway/src/routes/queries.rs`). The first message makes it, with its type; a consumer that was first waits. Brokers learn from
-//! the routes which topics others made.
+//! Topics that are created with their first message. A route query creates none: it does not tell a producer from a consumer. Where
+//! a broker creates topics (`topics.auto-create`), routes show a missing one there as if it existed, for every type
+//! (`gateway/src/routes/queries.rs`). The first message creates it, with its type; a consumer that comes earlier waits. Brokers
+//! learn from the routes which topics others created.
 
 use std::sync::Arc;
 
@@ -21,17 +21,17 @@ use crate::creation_quota::CreationQuota;
 use crate::metadata::ChangeError;
 use crate::refused::refused_by_log;
 
-/// How topics are made.
+/// Rules for the automatic creation of topics.
 pub(crate) struct AutoTopics {
-    /// None is made any more when there are so many.
+    /// Number of topics at which automatic creation stops.
     pub(crate) max: usize,
-    /// How many each client makes.
+    /// Quota of each client.
     pub(crate) made: CreationQuota,
     pub(crate) announcer: Announcer,
 }
 
 impl Context {
-    /// The topic to which `client` sends messages that need it to take these `types`; it is made if that is allowed.
+    /// The topic to which `client` sends messages of these `types`; it is created if that is allowed.
     pub(super) async fn topic_of_messages(
         &self,
         client: &str,
@@ -51,7 +51,7 @@ impl Context {
         };
         let refused = |why: String| {
             let text = format!(
-                "broker {} has no topic {name:?} and makes none by itself any more, because {why}; create it with `mqadmin updateTopic -t {name}`",
+                "broker {} has no topic {name:?} and creates none automatically any more, because {why}; create it with `mqadmin updateTopic -t {name}`",
                 self.broker
             );
             Err(Refusal::new(Code::TopicNotFound, text))
@@ -60,7 +60,8 @@ impl Context {
         if count >= auto.max {
             return refused(format!("it has {count} (topics.auto-create-max is {})", auto.max));
         }
-        // Another broker may have made it a moment ago: its nameservers know. Then it takes the same everywhere.
+        // Another broker may have created it a moment ago: its nameservers know. Then the topic accepts the same types
+        // everywhere.
         auto.announcer.announce().await;
         if !self.may_come(resource) {
             return Err(missing);
@@ -91,7 +92,7 @@ impl Context {
         Ok(topic)
     }
 
-    /// The topic from which somebody receives. One that may come into being is waited for.
+    /// The topic that a consumer receives from. For one that may still be created, it waits.
     pub(super) async fn topic_to_come(
         &self,
         resource: Option<&v2::Resource>,
@@ -118,7 +119,7 @@ impl Context {
         }
     }
 
-    /// Whether a topic that this broker does not have may come into being here: somebody made others on purpose.
+    /// Whether a topic that this broker does not have may be created here: other topics were created on purpose.
     fn may_come(&self, resource: Option<&v2::Resource>) -> bool {
         let is_free = resource.is_some_and(|resource| may_be_auto_created(&resource.name));
         let name = stored_topic(resource).ok();

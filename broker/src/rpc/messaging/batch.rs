@@ -20,18 +20,18 @@ use super::handed::HandedOut;
 use crate::delivery::TopicSubscription;
 use crate::wire;
 
-/// An answer as a stream. When the call breaks before its end, all of its messages are given back: clients forget what they have
-/// of an answer that is not whole.
+/// An answer as a stream. When the call breaks before its end, all of its messages are given back: clients drop a partial
+/// answer.
 pub(super) struct Batch {
     context: Arc<Context>,
     way: AnswerWay,
-    /// When the client gives the call up.
+    /// When the client gives up on the call.
     deadline: Option<Instant>,
     messages: Vec<(Arc<TopicSubscription>, DeliveredMessage, Bytes)>,
     sent: usize,
-    /// The item that comes next, before any more messages.
+    /// The next item, before any more messages.
     head: Option<Content>,
-    /// Whether the transport has taken everything.
+    /// Whether the transport has accepted the whole answer.
     is_over: bool,
 }
 
@@ -63,7 +63,7 @@ impl Batch {
 impl Stream for Batch {
     type Item = Result<raw::ReceiveMessageResponse, Status>;
 
-    /// The protocol's order: status, messages, time of delivery.
+    /// The protocol's order: status, messages, delivery timestamp.
     fn poll_next(mut self: Pin<&mut Self>, _: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
         let item = |content| Poll::Ready(Some(Ok(raw::ReceiveMessageResponse { content: Some(content) })));
         if let Some(head) = self.head.take() {

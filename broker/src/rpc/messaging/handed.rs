@@ -1,4 +1,4 @@
-//! Messages that were handed out in an answer which may not have arrived.
+//! Messages that were handed out in an answer that may not have arrived.
 
 use std::sync::{Arc, Weak};
 
@@ -10,7 +10,7 @@ use crate::delivery::TopicSubscription;
 /// The messages of one answer.
 #[derive(Default)]
 pub(super) struct HandedOut {
-    /// A subscription that nobody needs any more has nothing to take back.
+    /// A subscription that is no longer in use has no messages to take back.
     by_owner: Vec<(Weak<TopicSubscription>, Vec<DeliveredMessage>)>,
 }
 
@@ -19,12 +19,12 @@ impl HandedOut {
         self.by_owner.push((Arc::downgrade(owner), messages));
     }
 
-    /// The answer ended before all of it was on its way.
+    /// The answer ended before all of it was sent.
     pub(super) fn never_came(&self) {
         self.take_back(DeliveryEngine::never_came);
     }
 
-    /// All of the answer was on its way, and has perhaps not arrived.
+    /// All of the answer was sent, but may not have arrived.
     pub(super) fn may_not_have_come(&self) {
         self.take_back(DeliveryEngine::may_not_have_come);
     }

@@ -27,7 +27,7 @@ use crate::metadata::LiteError;
 use crate::pace::Step;
 use crate::refused::{refused_by_log, refused_by_store};
 
-/// The queues of the lite topics with these names, by name; those that do not exist are made.
+/// The queues of the lite topics with these names, by name; missing ones are created.
 pub(super) async fn queues<'a>(
     context: &Context,
     topic: &Topic,
@@ -58,7 +58,7 @@ pub(super) async fn receive(
     mut others: OtherGroups<'_>,
 ) -> Result<ItemStream<raw::ReceiveMessageResponse>, Refusal> {
     check_bound(&wanted.group, &wanted.topic)?;
-    // SDKs ask at one broker group only, for ever.
+    // SDKs ask only one broker group, for ever.
     if let Some(found) = others.take_turn().await {
         return Ok(found);
     }
@@ -97,7 +97,8 @@ pub(super) async fn receive(
     }
 }
 
-/// Takes what is ready, one lite topic after the other, in one step. The flag tells whether it looked at all that is ready.
+/// Takes messages of the ready lite topics, one after the other, in one step. The flag tells whether it tried all ready
+/// ones.
 fn gather(
     context: &Arc<Context>,
     client: &str,
@@ -162,7 +163,7 @@ pub(super) async fn sync_lite_subscription(
 ) -> Result<v2::SyncLiteSubscriptionResponse, Refusal> {
     let (metadata, _, message) = request.into_parts();
     sync_here(context, client, &message).await?;
-    // A topic that is new may not be in the routes yet; clients repeat their subscriptions.
+    // A new topic may not be in the routes yet; clients repeat their subscriptions.
     let owners = context.routes.readable_groups(message.topic.as_ref()).unwrap_or_default();
     let others = owners.into_iter().filter(|owner| context.is_foreign(owner)).collect::<Vec<_>>();
     sync_everywhere(&context.relay, others, metadata, &message).await?;
@@ -216,7 +217,7 @@ async fn sync_here(
     Ok(())
 }
 
-/// The lite topics of a request, each once.
+/// The lite topics of a request, without duplicates.
 fn names(request: &v2::SyncLiteSubscriptionRequest) -> Result<HashSet<&str>, Refusal> {
     let names: HashSet<&str> = request.lite_topic_set.iter().map(String::as_str).collect();
     for name in &names {
@@ -231,7 +232,7 @@ fn change_subscriptions(
     change: SubscriptionChange<'_>,
     names: HashSet<&str>,
 ) -> Result<(Vec<u32>, Vec<EvictedSubscription>), Refusal> {
-    // Held until the change is made: a lite topic that comes into being then finds its subscribers.
+    // Held until the change is made: a lite topic that is created meanwhile then finds its subscribers.
     let index = context.log.store().state();
     let found = names.into_iter().map(|name| {
         let queue = index.lites.get(change.topic_id, name)?.map(|lite| lite.queue);
@@ -259,24 +260,24 @@ fn change_subscriptions(
     Ok((queues, evicted))
 }
 
-/// Another client of the group has a lite topic alone now.
+/// Tells a client that another one of its group now has a lite topic exclusively.
 fn tell_evicted(context: &Context, client: &str, lite_topic: String) {
-    tracing::debug!(client, lite_topic, "another client took an exclusive lite topic over");
+    tracing::debug!(client, lite_topic, "another client took over an exclusive lite topic");
     let command = v2::NotifyUnsubscribeLiteCommand { lite_topic };
     let command = v2::TelemetryCommand {
         status: Some(ok_status()),
         command: Some(v2::telemetry_command::Command::NotifyUnsubscribeLiteCommand(command)),
     };
-    // Whoever takes it over need not wait for that.
+    // The new subscriber need not wait for that.
     let (reach, client) = (context.reach.clone(), client.to_owned());
     tokio::spawn(async move {
         if !reach.tell(&client, command).await {
-            tracing::debug!(client, "it cannot be told that it lost a lite topic");
+            tracing::debug!(client, "the client cannot be notified that it lost a lite topic");
         }
     });
 }
 
-/// Where the group goes on in a lite topic, if it is new to it or asks for a place.
+/// The start of the group in a lite topic, if it is new to it or requests an offset.
 async fn begin(
     context: &Context,
     group: &Group,
@@ -299,7 +300,7 @@ async fn begin(
     context.deliveries.progress().flush(&subscription).await.map_err(|error| refused_by_log(&error))
 }
 
-/// The offset that an option stands for; `None` for where the group stands.
+/// The offset of an option; `None` for the group's own position.
 fn offset_of(
     context: &Context,
     topic: &Topic,
@@ -324,7 +325,7 @@ fn offset_of(
     Ok(Some(offset.clamp(bounds.min, bounds.next)))
 }
 
-/// A group that is bound to one parent has nothing to do with others.
+/// Refuses a parent other than the one that the group is bound to.
 fn check_bound(group: &Group, topic: &Topic) -> Result<(), Refusal> {
     match lite::bound_to(group) {
         Some(bound) if bound != topic.name => Err(Refusal::new(

@@ -1,4 +1,4 @@
-//! The calls of SDKs about what this broker owns, one file for each family; this one routes.
+//! The SDKs' calls about data of this broker, one file for each family; this one routes.
 
 mod ack;
 mod auto_create;
@@ -57,46 +57,46 @@ pub(crate) use auto_create::AutoTopics;
 pub(crate) use other_groups::Turns;
 pub(in crate::rpc) use recall::{end_timer, pending};
 
-/// What the calls need of the broker.
+/// Dependencies of the calls.
 pub(crate) struct Context {
     /// Name of this broker group.
     pub(crate) broker: String,
-    /// Address that clients are told.
+    /// Address that clients use.
     pub(crate) address: String,
     pub(crate) log: LogClient,
     pub(crate) metadata: BrokerMetadata,
     pub(crate) reader: MessageReader,
-    /// What is being stored in topics without duplicates.
+    /// Messages being stored in topics with deduplication.
     pub(crate) underway: Underway,
     pub(crate) deliveries: Arc<DeliveryDirectory>,
     pub(crate) routes: Arc<ClusterRoutes>,
     pub(crate) clients: Arc<ClientSessions>,
-    /// The way to clients that are connected to other servers.
+    /// Access to clients that are connected to other servers.
     pub(crate) reach: Arc<ClientReach>,
     pub(crate) relay: Arc<CallRelay>,
-    /// Which group takes what this one passes on.
+    /// Rotation over the groups that take passed-on sends.
     pub(crate) spread: GroupRotation,
     pub(crate) limits: PublishLimits,
-    /// How topics come into being with their first message, if they do.
+    /// Rules for creating topics with their first message, if enabled.
     pub(crate) auto_topics: Option<AutoTopics>,
     pub(crate) delays: DelayPolicy,
     pub(crate) clock: Arc<GuardedClock>,
     pub(crate) lite: LiteConfig,
     pub(crate) checks: CheckPolicy,
     pub(crate) counters: Arc<Counters>,
-    /// The share of those who look through many messages.
+    /// The share of scans over many messages.
     pub(crate) scans: Scans,
-    /// Whose turn it is among the broker groups of lite topics.
+    /// The turns of broker groups of lite topics.
     pub(crate) turns: Turns,
-    /// What was handed out to calls that other servers passed on.
+    /// Messages handed out to calls that other servers passed on.
     pub(crate) passed: Arc<PassedAnswers>,
-    /// For how long messages stay at a time with consumers that have them renewed, in milliseconds.
+    /// Length of one renewable lease, in milliseconds.
     pub(crate) auto_renew_ms: u64,
     pub(crate) shutdown: ShutdownSignal,
 }
 
 impl Context {
-    /// How the answer goes to the client.
+    /// The path of the answer to the client.
     fn way_back<T>(&self, request: &Request<T>) -> AnswerWay {
         let number = relay::call_number(request.metadata());
         AnswerWay::back(request.extensions()).through(number, &self.passed)
@@ -136,13 +136,13 @@ fn stored_group(resource: Option<&v2::Resource>) -> Result<String, Refusal> {
     Ok(in_namespace(&resource.resource_namespace, &resource.name))
 }
 
-/// The filter that a consumer asks for; none means every message.
+/// The filter that a consumer requests; none means every message.
 fn parse_filter(filter: Option<&v2::FilterExpression>) -> Result<Filter, Refusal> {
     let parsed = filter.map_or(Ok(Filter::All), wire::filter);
     parsed.map_err(|reason| Refusal::new(Code::IllegalFilterExpression, reason))
 }
 
-/// What this broker tells clients about themselves.
+/// Settings that this broker sends to clients.
 pub(crate) struct Policy {
     pub(crate) log: LogClient,
     pub(crate) limits: PublishLimits,
@@ -168,13 +168,13 @@ impl SettingsPolicy for Policy {
     }
 }
 
-/// The calls of the SDKs' protocol about messages of this broker group.
+/// The protocol's calls about messages of this broker group.
 pub(crate) struct Messaging {
     context: Arc<Context>,
 }
 
 impl Messaging {
-    /// The SDKs' protocol of the master of this group.
+    /// The protocol's server for the master of this group.
     pub(crate) fn server(context: Arc<Context>, policy: Arc<dyn SettingsPolicy>) -> AccessServer {
         let parts = AccessParts {
             routes: context.routes.clone(),

@@ -1,4 +1,4 @@
-//! QueryOffset, GetOffset and UpdateOffset: for consumers that say themselves where they go on.
+//! QueryOffset, GetOffset and UpdateOffset: for consumers that manage their own offsets.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use kerolox_proto::v2::{self, Code, QueryOffsetPolicy};
 use super::{Context, stored_group};
 use crate::refused::refused_by_store;
 
-/// Where a queue begins or ends, or which of its messages is the first that became visible at or after a time.
+/// The beginning or the end of a queue, or the offset of its first message that became visible at or after a time.
 pub(super) fn query_offset(
     context: &Context,
     request: &v2::QueryOffsetRequest,
@@ -48,7 +48,7 @@ pub(super) fn get_offset(
     let index = context.log.store().state();
     let group = index.groups.get(&group_name).ok_or_else(|| {
         let reason =
-            format!("there is no consumer group {group_name:?}; it comes into being when it consumes");
+            format!("there is no consumer group {group_name:?}; it is created when it first receives");
         Refusal::new(Code::ConsumerGroupNotFound, reason)
     })?;
     let acks = index.acks(group.id, topic.id, queue).map_err(|error| refused_by_store(&error))?;

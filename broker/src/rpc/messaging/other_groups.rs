@@ -1,9 +1,9 @@
-//! What a consumer that waits at this broker group can have from the others of its topic.
+//! Messages from other broker groups of a topic for a consumer that waits at this one.
 //!
-//! A simple consumer polls one queue after the other, so a long poll at a group that has nothing would keep it from what another
-//! group has; and one of lite topics polls a single queue for ever. A master whose consumer finds nothing therefore asks the other
-//! groups in its place, without waiting there. Nothing is asked at two places at a time: what is handed out to a call that nobody
-//! waits for any more comes again a moment later only.
+//! A simple consumer polls one queue after the other, so a long poll at a group without messages would keep it from those of
+//! another group; and a consumer of lite topics polls a single queue for ever. So a master whose consumer finds nothing asks the
+//! other groups in its place, without waiting there. It asks one group at a time: messages handed out to an abandoned call are
+//! delivered again only after a pause.
 
 use std::time::Duration;
 
@@ -20,35 +20,35 @@ use tonic::{Extensions, Request};
 use super::Context;
 use super::receive::Call;
 
-/// Header of a receive that a broker makes in the place of a consumer, who waits there.
+/// Header of a receive that a broker makes in the place of a waiting consumer.
 const IN_PLACE: &str = "x-kerolox-in-place";
 /// How long a consumer waits here before the other groups are asked for the first time.
 const FIRST: Duration = Duration::from_millis(100);
-/// How often they are asked while it goes on waiting.
+/// How often they are asked while it keeps waiting.
 const EVERY: Duration = Duration::from_secs(1);
-/// How long one of them may take when the poll is over.
+/// Time limit for one of them when the poll is over.
 const LAST: Duration = Duration::from_millis(100);
-/// How long one of them may take. Who takes longer is not asked again in the same poll.
+/// Time limit for one of them. A slower group is not asked again in the same poll.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The other broker groups of a topic, as one receive sees them.
+/// The other broker groups of a topic, for one receive.
 pub(super) struct OtherGroups<'a> {
     context: &'a Context,
-    /// Of the receive, with a mark.
+    /// Metadata of the receive, with a mark.
     metadata: MetadataMap,
-    /// How what they have goes to the client.
+    /// The path of their messages to the client.
     way: AnswerWay,
     request: v2::ReceiveMessageRequest,
-    /// When the consumer is to have its answer.
+    /// When the consumer needs its answer.
     until: Instant,
-    /// When to ask; `None` for a receive that is answered with what is here.
+    /// When to ask next; `None` for a receive that is answered with local messages only.
     next: Option<Instant>,
-    /// Whom not to ask again.
+    /// Groups not to ask again.
     failed: Vec<String>,
 }
 
 impl<'a> OtherGroups<'a> {
-    /// Those that are asked for a receive: none for a push consumer, which polls each broker by itself.
+    /// The groups to ask for a receive: none for a push consumer, which polls each broker itself.
     pub(super) fn of(
         context: &'a Context,
         call: &Call<'_>,
@@ -58,14 +58,15 @@ impl<'a> OtherGroups<'a> {
         let is_asked = !request.auto_renew && !call.metadata.contains_key(IN_PLACE);
         request.long_polling_timeout = Some(prost_types::Duration::default());
         let mut metadata = call.metadata.clone();
-        // It came through a relay perhaps, and may go through another one; with the mark it leads to no further ones.
+        // The call may have come through a relay, and may go through another one; with the mark it leads to no further
+        // ones.
         own_call(&mut metadata);
         metadata.insert(IN_PLACE, MetadataValue::from_static("1"));
         let next = is_asked.then(|| Instant::now() + FIRST);
         Self { context, metadata, way: call.way.clone(), request, until, next, failed: Vec::new() }
     }
 
-    /// Completes when it is time to ask; never for a receive that is answered with what is here.
+    /// Completes when it is time to ask; never for a receive that is answered with local messages only.
     pub(super) async fn is_due(&self) {
         match self.next {
             Some(next) => tokio::time::sleep_until(next).await,
@@ -73,7 +74,7 @@ impl<'a> OtherGroups<'a> {
         }
     }
 
-    /// For consumers that ask at one group only, which may always have something: what another group has, if it is its turn. Of
+    /// Messages of another group, if it is its turn: for consumers that ask only one group, which may always have messages. Of
     /// three groups, two are others.
     pub(super) async fn take_turn(&mut self) -> Option<ItemStream<raw::ReceiveMessageResponse>> {
         self.next?;
@@ -84,7 +85,7 @@ impl<'a> OtherGroups<'a> {
         self.ask_each(groups).await
     }
 
-    /// What one of the groups has for the consumer at once, as its answer.
+    /// Messages that one of the groups has at once for the consumer, as its answer.
     pub(super) async fn ask(&mut self) -> Option<ItemStream<raw::ReceiveMessageResponse>> {
         self.ask_each(self.groups()).await
     }
@@ -104,7 +105,7 @@ impl<'a> OtherGroups<'a> {
         None
     }
 
-    /// The others as the routes have them at this moment.
+    /// The other groups in the current routes.
     fn groups(&self) -> Vec<String> {
         let topic = self.request.message_queue.as_ref().and_then(|queue| queue.topic.as_ref());
         let mut groups = self.context.routes.readable_groups(topic).unwrap_or_default();
@@ -112,7 +113,7 @@ impl<'a> OtherGroups<'a> {
         groups
     }
 
-    /// An error when the group did not answer as it should.
+    /// Asks one group. An error means that it did not answer properly.
     async fn ask_one(&self, group: &str) -> Result<Option<ItemStream<raw::ReceiveMessageResponse>>, ()> {
         let mut message = self.request.clone();
         if let Some(queue) = &mut message.message_queue {
@@ -144,7 +145,7 @@ impl<'a> OtherGroups<'a> {
     }
 }
 
-/// Numbers that fall into no step with whoever takes them.
+/// Numbers without a pattern that a caller could fall into step with.
 #[derive(Debug, Default)]
 pub(crate) struct Turns(std::sync::atomic::AtomicU64);
 

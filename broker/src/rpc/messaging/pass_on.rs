@@ -1,7 +1,7 @@
-//! Sends to a broker group from which the permission to write is withheld: another group of the topic takes them.
+//! Sends to a broker group without write permission: another group of the topic takes them.
 //!
-//! Clients go on using a route that they looked up half a minute ago, and some send to queues that are only to be read. None of
-//! these sends may fail.
+//! Clients keep using a route that they looked up half a minute ago, and some send to read-only queues. None of these sends may
+//! fail.
 
 use kerolox_gateway::relay::is_relayed;
 use kerolox_proto::raw;
@@ -11,9 +11,9 @@ use tonic::{Extensions, Request};
 
 use super::Context;
 
-/// Has another broker group take the messages of a request, if writing is withheld here. `None` when they are to be stored here:
-/// it is not withheld, the call was passed on before, or no other group takes them. That way a send fails only where it would
-/// have failed anyway.
+/// Passes the messages of a request on to another broker group, if writing is withheld here. `None` when they are to be stored
+/// here: writing is not withheld, the call was passed on before, or no other group accepts them. So a send fails only where it
+/// would have failed anyway.
 pub(super) async fn pass_on(
     context: &Context,
     request: &Request<raw::SendMessageRequest>,
@@ -40,7 +40,7 @@ pub(super) async fn pass_on(
     None
 }
 
-/// Whether a broker group stored nothing for a reason of its own, which does not hold elsewhere.
+/// Whether a broker group stored nothing for a reason of its own, which may not hold elsewhere.
 fn was_declined(answer: &v2::SendMessageResponse) -> bool {
     let code = answer.status.as_ref().map_or(Code::Unspecified, v2::Status::code);
     matches!(

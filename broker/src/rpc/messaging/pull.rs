@@ -1,11 +1,11 @@
-//! PullMessage: messages of one queue from an offset on. Nothing is leased; the consumer keeps its place itself.
+//! PullMessage: messages of one queue from an offset on. There are no leases; the consumer keeps its offset itself.
 //!
 //! # Pull
 //!
-//! `rpc/messaging/pull.rs` reads a queue from an offset on, without a lease; who waits there hears of arrivals
-//! through `delivery/watch.rs`. `rpc/messaging/offsets.rs` answers where queues begin and end and keeps a group's
-//! place; `rpc/admin/groups.rs` resets it for administrators. A reset goes through the active subscription, so
-//! consumers at work follow, and the log keeps which receipt handles are void since.
+//! `rpc/messaging/pull.rs` reads a queue from an offset on, without a lease; waiting callers are notified of arrivals
+//! through `delivery/watch.rs`. `rpc/messaging/offsets.rs` returns the beginning and the end of queues and keeps a
+//! group's offset; `rpc/admin/groups.rs` resets it for administrators. A reset goes through the active subscription, so
+//! running consumers follow, and the log records which receipt handles are void since.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,17 +30,17 @@ use crate::pace::Step;
 use crate::refused::refused_by_store;
 use crate::wire::{self, Delivery};
 
-/// Most messages of one answer.
+/// Maximum number of messages in one answer.
 const PULL_BATCH_MAX: usize = 256;
 /// Bytes of messages after which an answer is closed.
 const PULL_BYTES: usize = 8 << 20;
-/// Messages that one request looks at, so that a filter that matches nothing does not keep a thread (RocketMQ's
-/// `maxFilterMessageSize`).
+/// Maximum number of messages that one request reads, so that a filter that matches nothing does not keep a thread busy
+/// (RocketMQ's `maxFilterMessageSize`).
 const PULL_SCAN_MAX: usize = 800;
-/// Messages that are read together, perhaps at a slave.
+/// Number of messages that are read together, possibly at a slave.
 const READ_TOGETHER: usize = 32;
 
-/// What is asked for.
+/// The decoded request.
 struct Wanted {
     topic: Arc<Topic>,
     queue: u32,
@@ -52,15 +52,15 @@ struct Wanted {
 #[derive(Default)]
 struct Page {
     messages: Vec<Bytes>,
-    /// Of their records.
+    /// Size of their records, in bytes.
     bytes: usize,
-    /// Where to go on.
+    /// Offset to continue from.
     next: u64,
-    /// Messages that lie in a damaged part of the log.
+    /// Number of messages in a damaged part of the log.
     damaged: usize,
 }
 
-/// Sends messages of a queue, waiting for some if there are none: status, messages, and where to go on.
+/// Sends messages of a queue, waiting for some if there are none: status, messages, and the offset to continue from.
 pub(super) async fn pull_message(
     context: &Arc<Context>,
     client: &ClientHeaders,
@@ -71,7 +71,7 @@ pub(super) async fn pull_message(
     let (topic, queue) = queue_of(context, request.message_queue.as_ref())?;
     check_readable(&topic)?;
     context.group(request.group.as_ref(), &client.client_id).await?;
-    // Who names no poll time is answered at once.
+    // A request without a poll time is answered at once.
     let poll_ms = request.long_polling_timeout.as_ref().map_or(0, wire::duration_ms);
     let poll = poll_time(Some(poll_ms), client.timeout);
     let (until, scan_until) = (received + poll, received + scan_time(poll, client.timeout));
@@ -104,7 +104,7 @@ pub(super) async fn pull_message(
     }
 }
 
-/// The offset to begin with; otherwise the refusal, and an offset that would do.
+/// The offset to begin with; otherwise the refusal, and a valid offset.
 fn start(context: &Context, wanted: &Wanted, offset: i64) -> Result<u64, (Refusal, u64)> {
     let bounds = context.log.store().state().queues.bounds(wanted.topic.id, wanted.queue);
     let legal = u64::try_from(offset).ok().filter(|offset| (bounds.min..=bounds.next).contains(offset));
@@ -115,7 +115,7 @@ fn start(context: &Context, wanted: &Wanted, offset: i64) -> Result<u64, (Refusa
     })
 }
 
-/// Reads from an offset on until the page is full, enough was looked at, or the time is up.
+/// Reads from an offset on until the page is full, the limit is reached, or the time is up.
 async fn read_page(context: &Context, wanted: &Wanted, from: u64, until: Instant) -> Result<Page, Refusal> {
     let failed = |error| refused_by_store(&error);
     let scan = if wanted.filter == Filter::All { wanted.max } else { PULL_SCAN_MAX };
@@ -141,7 +141,7 @@ async fn read_page(context: &Context, wanted: &Wanted, from: u64, until: Instant
         let bytes = entries.iter().map(length).sum();
         let reserved = match page.messages.is_empty() {
             true => reserve(bytes).await?,
-            // What was found goes out, and the rest with the next pull.
+            // The messages found so far are sent, and the rest with the next pull.
             false => match try_reserve(bytes) {
                 Ok(reserved) => reserved,
                 Err(_) => break,
@@ -164,7 +164,7 @@ async fn read_page(context: &Context, wanted: &Wanted, from: u64, until: Instant
 }
 
 impl Page {
-    /// Adds a message that was read, if it is there and the filter wants it.
+    /// Adds a message that was read, if it exists and matches the filter.
     fn add(&mut self, wanted: &Wanted, offset: u64, read: ReadMessage) -> Result<(), Refusal> {
         let (frame, record) = match read {
             Ok(Some(read)) => read,

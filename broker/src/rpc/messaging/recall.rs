@@ -13,7 +13,7 @@ use super::Context;
 use crate::log_client::LogClient;
 use crate::refused::{refused_by_log, refused_by_store};
 
-/// Takes a scheduled message back before its time. The answer is the true outcome, durable like a send.
+/// Recalls a scheduled message before its time. The answer is the true outcome, durable like a send.
 pub(super) async fn recall_message(
     context: &Context,
     client: &ClientHeaders,
@@ -28,8 +28,8 @@ pub(super) async fn recall_message(
     Ok(v2::RecallMessageResponse { status: Some(ok_status()), message_id })
 }
 
-/// The message that a handle stands for, if it can still be decided about. What cannot is refused before anything is
-/// written to the log.
+/// The message of a recall handle, if it is still undecided. Otherwise the call is refused before anything is written
+/// to the log.
 pub(in crate::rpc) fn pending(log: &LogClient, handle: &RecallHandle) -> Result<ScheduledMessage, Refusal> {
     let index = log.store().state();
     let timer = index.timers.get(handle.position).map_err(|error| refused_by_store(&error))?;

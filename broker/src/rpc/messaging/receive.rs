@@ -3,19 +3,18 @@
 //! # Receive
 //!
 //! `rpc/messaging/receive.rs` finds the subscription (group, topic) in `delivery/directory.rs`, asks the engine
-//! (`core::delivery`) for messages under a short lock, reads them through the index and the log, filters, and
-//! streams them. With nothing to hand out it waits for an arrival or for the end of the poll; one timer for all
-//! subscriptions (`delivery/alarm.rs`) wakes one waiter when something in flight comes due. Whatever looks through
-//! many messages does so in steps (`pace.rs`), with a turn for others between them. A simple consumer that waits is
-//! also given what other broker groups of the topic have: its broker asks them in its place
-//! (`rpc/messaging/other_groups.rs`), one at a time and without waiting there. A message that the receiver does not
-//! want is kept for members with other filters, those included that have announced theirs
-//! (`gateway/src/clients/announced.rs`) and not received yet: the server that has a client's Telemetry stream tells
-//! all masters before it answers the settings (`gateway/src/relay/announcing.rs`), and masters ask all servers
-//! again and again (`gateway/src/producers.rs`). A new master decides that nobody wants a message only when members
-//! had the time to be heard of. Every consumer may receive from every queue of a broker; what was handed out stays
-//! invisible until its lease ends. Leases are memory: after a restart a message may come early once, and handles
-//! from before are honoured until they expire.
+//! (`core::delivery`) for messages under a short lock, reads them through the index and the log, filters, and streams
+//! them. Without messages it waits for an arrival or for the end of the poll; one timer for all subscriptions
+//! (`delivery/alarm.rs`) wakes one waiter when a message in flight comes due. Scans over many messages run in steps
+//! (`pace.rs`), with a turn for others between them. A waiting simple consumer also gets messages of other broker
+//! groups of the topic: its broker asks them in its place (`rpc/messaging/other_groups.rs`), one at a time and without
+//! waiting there. A message that the receiver does not want is kept for members with other filters, including those
+//! that have announced theirs (`gateway/src/clients/announced.rs`) and not received yet: the server with a client's
+//! Telemetry stream notifies all masters before it answers the settings (`gateway/src/relay/announcing.rs`), and
+//! masters poll all servers (`gateway/src/producers.rs`). A new master counts a message as unwanted only after members
+//! had time to report. Every consumer may receive from every queue of a broker; messages that were handed out stay
+//! invisible until their lease ends. Leases are memory: after a restart a message may come early once, and earlier
+//! handles are honoured until they expire.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,16 +44,16 @@ use crate::wire;
 const POLL_MAX: Duration = Duration::from_secs(20);
 /// Poll of a client that names neither a poll time nor a deadline.
 const POLL_DEFAULT: Duration = Duration::from_secs(15);
-/// The answer leaves this long before the client's deadline: the Rust SDK's deadline is the poll time itself.
+/// The answer is sent this long before the client's deadline: the Rust SDK's deadline is the poll time itself.
 const DEADLINE_MARGIN: Duration = Duration::from_millis(300);
 
 /// Longest attempt id; SDKs send UUIDs.
 const ATTEMPT_ID_BYTES_MAX: usize = 256;
 
-/// Even a poll that does not wait looks for this long at messages that its filter does not want.
+/// Minimum scan time: even a poll without waiting scans messages that its filter does not want for this long.
 const SCAN_MIN: Duration = Duration::from_millis(200);
 
-/// A receive request, understood.
+/// A decoded receive request.
 pub(super) struct Wanted {
     pub(super) topic: Arc<Topic>,
     pub(super) group: Arc<Group>,
@@ -62,24 +61,23 @@ pub(super) struct Wanted {
     pub(super) max: usize,
     pub(super) term: LeaseTerm,
     pub(super) until: Instant,
-    /// Until when it looks through messages that its filter does not want.
+    /// Until when it scans messages that its filter does not want.
     pub(super) scan_until: Instant,
     pub(super) attempt_id: Option<String>,
     pub(super) way: AnswerWay,
-    /// When the client gives the call up.
+    /// When the client gives up on the call.
     pub(super) deadline: Option<Instant>,
 }
 
-/// What came with a receive request.
+/// The context of a receive request.
 pub(super) struct Call<'a> {
     pub(super) client: &'a ClientHeaders,
     pub(super) metadata: &'a MetadataMap,
     pub(super) way: AnswerWay,
 }
 
-/// Hands out messages, waiting for some if there are none. The queue that the client names is not looked at: every
-/// consumer may receive from every queue of this broker, as with RocketMQ's proxy, and SDKs that know queue 0 only miss
-/// nothing.
+/// Hands out messages, waiting for some if there are none. The queue that the client names is ignored: every consumer
+/// may receive from every queue of this broker, as with RocketMQ's proxy, and SDKs that know only queue 0 miss nothing.
 pub(super) async fn receive_message(
     context: &Arc<Context>,
     call: &Call<'_>,
@@ -168,7 +166,7 @@ fn attempt_id(client: &ClientHeaders, asked: Option<&str>) -> Result<Option<Stri
             Code::BadRequest,
             format!("the attempt id has {} bytes, the limit is {ATTEMPT_ID_BYTES_MAX}; use a UUID", id.len()),
         )),
-        // Ids of one client are of no concern to others.
+        // Ids are scoped to a client.
         Some(id) if !id.is_empty() => Ok(Some(format!("{} {id}", client.client_id))),
         _ => Ok(None),
     }
@@ -194,7 +192,7 @@ fn lease_term(context: &Context, request: &v2::ReceiveMessageRequest) -> Result<
     invisible_ms(request.invisible_duration.as_ref(), INVISIBLE_MS_MIN).map(LeaseTerm::Fixed)
 }
 
-/// The invisible duration that a client asks for, in milliseconds: nothing counts as 0.
+/// The invisible duration that a client requests, in milliseconds; a missing one counts as 0.
 ///
 /// # Errors
 /// ILLEGAL_INVISIBLE_TIME when it is below `min_ms` or above [`INVISIBLE_MS_MAX`].
@@ -212,27 +210,27 @@ pub(super) fn poll_time(asked_ms: Option<u64>, deadline: Option<Duration>) -> Du
     asked_ms.map_or(POLL_DEFAULT, Duration::from_millis).min(time_allowed(deadline))
 }
 
-/// How long a poll of this length looks through messages that its filter does not want.
+/// How long a poll of this length scans messages that its filter does not want.
 pub(super) fn scan_time(poll: Duration, deadline: Option<Duration>) -> Duration {
     poll.max(SCAN_MIN).min(time_allowed(deadline))
 }
 
-/// The longest time that a client with this deadline can be kept.
+/// The longest time that a client with this deadline can wait.
 fn time_allowed(deadline: Option<Duration>) -> Duration {
     deadline.map_or(POLL_MAX, |deadline| deadline.saturating_sub(DEADLINE_MARGIN).min(POLL_MAX))
 }
 
-/// Why a receive that found nothing goes on.
+/// Why a receive without messages continues.
 pub(super) enum Waited {
-    /// There may be something to receive.
+    /// There may be messages to receive.
     Arrival,
     /// The other broker groups are to be asked.
     Others,
-    /// It does not: the time is up.
+    /// It does not continue: the time is up.
     End,
 }
 
-/// Waits until there may be something to receive, here or elsewhere, or the time is up.
+/// Waits until there may be messages to receive, here or elsewhere, or the time is up.
 pub(super) async fn wait(
     context: &Context,
     wanted: &Wanted,

@@ -1,4 +1,4 @@
-//! One consumer that asks: steps through the messages of a subscription until some are what it wants.
+//! One receiving consumer: steps through the messages of a subscription until some match its filter.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,13 +28,13 @@ use crate::wire::{self, Delivery};
 /// Messages of one queue whose message groups are read at a time.
 const LANES_PAGE: u64 = 64;
 
-/// A message that lies in a damaged part of the log is tried again after this time: by then somebody may have mended it.
+/// A message in a damaged part of the log is tried again after this time: the log may have been repaired by then.
 const DAMAGED_AGAIN_MS: i64 = 10 * 60_000;
 
-/// A message that was handed out, as its client gets it.
+/// A message that was handed out, in the client's form.
 pub(super) type Encoded = (DeliveredMessage, Bytes);
 
-/// Bytes that are read for an entry.
+/// Length of an entry's record in bytes.
 pub(super) fn length(entry: &Option<QueueEntry>) -> usize {
     entry.map_or(0, |entry| entry.len as usize)
 }
@@ -43,7 +43,7 @@ pub(super) fn length(entry: &Option<QueueEntry>) -> usize {
 fn ordering_key(offset: QueueOffset, read: ReadMessage) -> Result<OrderingKey, Refusal> {
     let record = match read.map_err(Unread::from) {
         Ok(record) => record,
-        // Nobody knows its message group.
+        // Its message group is unknown.
         Err(Unread::Damaged) => None,
         Err(Unread::Refused(refusal)) => return Err(refusal),
     };
@@ -51,27 +51,27 @@ fn ordering_key(offset: QueueOffset, read: ReadMessage) -> Result<OrderingKey, R
     Ok(group.map_or(OrderingKey::Alone(offset), |group| OrderingKey::Group(id_hash(group))))
 }
 
-/// One consumer that asks.
+/// One receiving consumer.
 pub(super) struct Receiver<'a> {
     pub(super) context: &'a Context,
     pub(super) client: &'a str,
     pub(super) wanted: &'a Wanted,
     pub(super) subscription: &'a Arc<TopicSubscription>,
-    /// Most messages that it takes.
+    /// Maximum number of messages that it takes.
     pub(super) max: usize,
 }
 
-/// What came of a step.
+/// The result of a step.
 pub(super) enum Looked {
     /// Messages that the consumer gets.
     Found(Vec<Encoded>),
-    /// Nothing that the consumer wants, so far: there is more to look at.
+    /// No matching message so far: there is more to scan.
     NotYet,
-    /// Nothing is left that could be handed out.
+    /// No message is left that could be handed out.
     Nothing,
 }
 
-/// What was picked for a consumer. It is given back if it cannot be read, or the consumer goes away meanwhile.
+/// Messages picked for a consumer. They are given back if they cannot be read, or the consumer goes away meanwhile.
 struct Picks<'a> {
     subscription: &'a Arc<TopicSubscription>,
     messages: Vec<DeliveredMessage>,
@@ -82,7 +82,7 @@ impl Picks<'_> {
         self.messages.iter().map(|message| (message.queue, message.offset.get())).collect()
     }
 
-    /// Gives back what is too much for a step. Their entries are in the same order.
+    /// Gives back the messages that exceed the budget of a step. `entries` are in the same order.
     fn limit(&mut self, entries: &mut Vec<Option<QueueEntry>>, step: &mut Step) {
         let len = step.take(entries.iter().map(length));
         entries.truncate(len);
@@ -93,7 +93,7 @@ impl Picks<'_> {
     }
 }
 
-/// Gives messages back that never reached the receiver.
+/// Gives back messages that never reached the receiver.
 fn give_back(subscription: &TopicSubscription, picked: &[DeliveredMessage]) {
     let now_ms = now_ms();
     subscription.change(now_ms, |engine| engine.give_back(now_ms, picked));
@@ -110,9 +110,9 @@ impl Drop for Picks<'_> {
 /// Why a message cannot be handed out.
 #[derive(Debug)]
 enum Unread {
-    /// It lies in a damaged part of the log.
+    /// The message lies in a damaged part of the log.
     Damaged,
-    /// Nothing can be handed out now.
+    /// No message can be handed out now.
     Refused(Refusal),
 }
 
@@ -123,7 +123,7 @@ impl From<StoreError> for Unread {
 }
 
 impl Receiver<'_> {
-    /// One step towards messages for this consumer that can be had at once.
+    /// Takes one step towards messages that this consumer can get at once.
     pub(super) async fn step(&self, waiter: &WaiterRegistration) -> Result<Looked, Refusal> {
         let mut step = Step::begin();
         loop {
@@ -149,7 +149,8 @@ impl Receiver<'_> {
         }
     }
 
-    /// The same without looking at other members of the group, and so without waiting; takes from a step that is under way.
+    /// Takes a step without checking for other members of the group, and so without waiting; uses the budget of the given
+    /// step.
     pub(super) fn step_here(&self, waiter: &WaiterRegistration, step: &mut Step) -> Result<Looked, Refusal> {
         loop {
             if !self.load_ordering_keys(waiter, step)? {
@@ -180,7 +181,7 @@ impl Receiver<'_> {
         entries.map_err(|error| refused_by_store(&error))
     }
 
-    /// Makes the subscription know who is a member without having received yet.
+    /// Adds announced members that have not received yet to the subscription.
     pub(super) fn heed_announced(&self) {
         self.context.deliveries.heed_announced(self.subscription, &self.wanted.group, &self.wanted.topic);
     }
@@ -200,13 +201,13 @@ impl Receiver<'_> {
         let alive = |client: &str| self.context.clients.is_alive(client);
         let (messages, to_log) = self.subscription.receive(now_ms(), &self.request(waiter), alive);
         if to_log {
-            // Failed attempts are worth remembering over a restart.
+            // Failed attempts are worth keeping over a restart.
             self.context.deliveries.progress().note(self.subscription);
         }
         Picks { subscription: self.subscription, messages }
     }
 
-    /// Leaves to others, or to nobody, what the filter does not want of the messages that were read.
+    /// Sorts out the messages that the filter rejects: other members get them, or they are done.
     fn keep_wanted(
         &self,
         mut picks: Picks<'_>,
@@ -233,7 +234,8 @@ impl Receiver<'_> {
                     if others.is_empty() { FilterResult::Unwanted } else { FilterResult::WantedBy(others) }
                 }
                 Ok(None) => FilterResult::Unwanted,
-                // It is not done: the group sees it in its lag until somebody mends the log or gives it up.
+                // It is not done: the group sees it in its lag until the log is repaired or an administrator gives it
+                // up.
                 Err(Unread::Damaged) => FilterResult::Unreadable(now_ms().saturating_add(DAMAGED_AGAIN_MS)),
                 Err(Unread::Refused(refusal)) => return Err(refusal),
             };
@@ -250,8 +252,8 @@ impl Receiver<'_> {
         Ok(messages.into_iter().filter_map(encoded).collect())
     }
 
-    /// Where the group keeps the order of message groups: loads the ordering keys of the next messages. `false` when
-    /// the step ends before enough is known.
+    /// In ordered delivery: loads the ordering keys of the next messages. `false` when the step ends before enough are
+    /// loaded.
     fn load_ordering_keys(&self, waiter: &WaiterRegistration, step: &mut Step) -> Result<bool, Refusal> {
         let request = self.request(waiter);
         let mut has_loaded = false;
@@ -297,7 +299,7 @@ impl Receiver<'_> {
     ) -> Result<Option<(Frame, MessageRecord)>, Unread> {
         let found = read?;
         let is_dead_letter = found.as_ref().is_some_and(|(_, record)| record.header.dead.is_some());
-        // A dead letter that went back to its group is no longer one.
+        // A dead letter that went back to its group no longer counts as one.
         let is_over = is_dead_letter && {
             let index = self.context.log.store().state();
             index.progress.is_redriven(self.wanted.topic.id, picked.queue, picked.offset.get())?
@@ -305,7 +307,7 @@ impl Receiver<'_> {
         Ok(found.filter(|_| !is_over))
     }
 
-    /// The message as the client gets it.
+    /// The message in the client's form.
     fn encode(&self, picked: &DeliveredMessage, (frame, record): &(Frame, MessageRecord)) -> Bytes {
         let wanted = self.wanted;
         let handle = ReceiptHandle {
@@ -332,7 +334,7 @@ impl Receiver<'_> {
     }
 }
 
-/// Whether a filter wants a message. What cannot be understood is not held back: its receiver may be able to.
+/// Whether a filter matches a message. A malformed message is delivered: its receiver may be able to read it.
 fn wanted_by(record: &MessageRecord, filter: &Filter) -> bool {
     wire::is_wanted(record, filter).unwrap_or(true)
 }

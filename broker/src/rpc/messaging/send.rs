@@ -2,12 +2,12 @@
 //!
 //! # Send
 //!
-//! `broker/src/rpc/messaging/send.rs` checks all messages of a request (`core::publish`), makes records (`wire/`)
-//! and proposes them (`log_client.rs`). The writer thread (`store/src/writer.rs`) takes whatever is waiting,
-//! appends it with one write and makes it durable with one `fdatasync`; then it is applied to the index
-//! (`store/src/state/apply/`), where a message gets its queue offset, and answered with that outcome. While
-//! proposals wait, the indexer thread does that, so that the writer can go on; otherwise the writer does it itself,
-//! which spares a change of threads. What nobody waits for (`async`) is synced on a third thread
+//! `broker/src/rpc/messaging/send.rs` checks all messages of a request (`core::publish`), creates records (`wire/`) and
+//! proposes them (`log_client.rs`). The writer thread (`store/src/writer.rs`) takes all waiting proposals, appends them
+//! with one write and makes them durable with one `fdatasync`; then they are applied to the index
+//! (`store/src/state/apply/`), where a message gets its queue offset, and answered with that outcome. While proposals
+//! wait, the indexer thread applies, so that the writer can go on; otherwise the writer applies them itself, which
+//! saves a change of threads. Records that no client waits for (`async`) are synced on a third thread
 //! (`log/src/elsewhere.rs`).
 
 use std::sync::Arc;
@@ -48,7 +48,7 @@ pub(super) async fn send_message(
             .await
         {
             Ok(applied) => {
-                // HalfMessage messages of one request are one transaction, that of the last one; other requests have no use for an id.
+                // Half messages of one request form one transaction, that of the last one; other requests need no transaction id.
                 let is_held = |applied: &&AppliedRecord| applied.outcome == ApplyOutcome::Held;
                 let transaction = match (applied.last().filter(is_held), ids.last()) {
                     (Some(last), Some(id)) => {
@@ -75,7 +75,7 @@ pub(super) async fn send_message(
     Ok(v2::SendMessageResponse { status: Some(status), entries })
 }
 
-/// Checks the messages of a request, and says what to store where.
+/// Checks the messages of a request, and returns the records to store.
 async fn records(
     context: &Context,
     client: &ClientHeaders,
@@ -136,8 +136,8 @@ async fn records(
     Ok((topic, records))
 }
 
-/// Makes half messages one transaction, that of the last one: when that is stored, all are. Nobody is asked about it before
-/// each of them would be.
+/// Makes half messages one transaction, that of the last one: when that is stored, all are. No check-back comes earlier
+/// than for each of them alone.
 fn share_transaction(records: &mut [MessageRecord]) {
     let first_check_ms = records.iter().map(|record| record.header.hold_ms).max();
     if let Some((last, others)) = records.split_last_mut() {
@@ -180,7 +180,7 @@ fn place(
         || Some(publish::queue_of_priority(u32::try_from(draft.priority?).ok()?, topic.write_queues));
     let asked = || choose_queue(context, client, topic, u32::try_from(message.queue_id).ok());
     let queue = lite.or_else(grouped).or_else(urgent).unwrap_or_else(asked);
-    // A time that has passed is no reason to hold a message back.
+    // A delivery time in the past does not hold a message back.
     let deliver_at_ms = message.draft.deliver_at_ms.filter(|deliver_at_ms| *deliver_at_ms > now_ms);
     let (hold, hold_ms) = match deliver_at_ms {
         _ if kind == MessageType::Transaction => {
@@ -206,8 +206,8 @@ fn place(
     record
 }
 
-/// The queue that the producer chose, or the next in turn. The Go and Python SDKs never set the field, and its default
-/// looks like queue 0.
+/// The queue that the producer chose, or the next one in turn. The Go and Python SDKs never set the field, and its
+/// default looks like queue 0.
 fn choose_queue(context: &Context, client: &ClientHeaders, topic: &Topic, asked: Option<u32>) -> u32 {
     let chooses = !["GO", "PYTHON"].iter().any(|language| client.language.eq_ignore_ascii_case(language));
     match asked.filter(|queue| chooses && *queue < topic.write_queues) {
@@ -233,7 +233,7 @@ fn entry(
     let (offset, transaction_id, recall_handle) = match applied.outcome {
         ApplyOutcome::Visible { offset, .. } => (offset, String::new(), String::new()),
         ApplyOutcome::Held => {
-            // Once it is committed, it can be recalled.
+            // A committed message can be recalled.
             (
                 0,
                 transaction.to_owned(),
@@ -251,7 +251,7 @@ fn entry(
             }
             None => (0, String::new(), recall_handle(position)),
         },
-        // Removed for its age since it was looked up; SDKs send again, which makes it anew.
+        // Expired since it was looked up; SDKs send again, which creates it anew.
         ApplyOutcome::TopicGone if context.log.store().state().topics.get(topic).is_some() => {
             let refusal = Refusal::new(
                 Code::InternalServerError,
@@ -259,7 +259,7 @@ fn entry(
             );
             return refused_entry(refusal.to_status(client), message_id);
         }
-        // The topic was there when the message was checked, and deleted before it was stored.
+        // The topic existed when the message was checked, and was deleted before it was stored.
         _ => return refused_entry(Refusal::topic_not_found(topic).to_status(client), message_id),
     };
     if !is_repeat {
@@ -274,16 +274,16 @@ fn entry(
     }
 }
 
-/// The id of the message that a repeat repeats, which has another one when they have the same keys. Without it, the answer
-/// is still right.
+/// The id of the message that a duplicate repeats, which may differ if they share their keys. Without it, the answer is
+/// still right.
 fn id_of(context: &Context, first: &FirstMessage) -> Option<String> {
     let read = context.log.store().read_message_at(first.position);
-    read.inspect_err(|error| tracing::warn!(%error, "the first one of repeated messages cannot be read"))
+    read.inspect_err(|error| tracing::warn!(%error, "the original of a duplicate message cannot be read"))
         .ok()
         .map(|(_, message)| message.header.message_id)
 }
 
-/// The half message at a position, if there is one: else it is a scheduled message.
+/// The half message at a position, if there is one: otherwise it is a scheduled message.
 fn half_at(context: &Context, position: u64) -> Option<HalfMessage> {
     context.log.store().state().transactions.get(position).ok().flatten()
 }

@@ -2,17 +2,17 @@
 //!
 //! # Transaction
 //!
-//! A half message is a message record with a hold; the state machine notes it with the time of its first check. The
-//! transaction id carries its log position. Several half messages of one request lie next to each other and are
-//! decided with the last one (`state/transactions.rs`). `rpc/messaging/transaction.rs` proposes a release or a
-//! discard record; the state machine decides (`core::transaction::settle`): the first decision wins, the same one
-//! again is fine, the opposite one is an error. `tasks/check_back/mod.rs` sleeps until the earliest due check and
-//! puts it to a live producer of the topic: one of its own, else one that is connected to a nameserver or another
-//! broker (`gateway/src/producers.rs`). Only checks that reached one are counted, in the log; of a topic without
-//! producers only one half message is tried, less and less often, until a producer appears. After the last one, or
-//! at its greatest age, the half message is parked: undecided, but never lost. Without a producer a topic's webhook
-//! is asked (`tasks/check_back/webhook.rs`). `rpc/admin/transactions.rs` is what administrators see and settle by
-//! hand; the state machine keeps the story of each transaction (`core::transaction::story`) and the audit trail
+//! A half message is a message record with a hold; the state machine records it with the time of its first check. The
+//! transaction id carries its log position. Several half messages of one request lie next to each other and are decided
+//! with the last one (`state/transactions.rs`). `rpc/messaging/transaction.rs` proposes a release or a discard record;
+//! the state machine decides (`core::transaction::settle`): the first decision wins, repeating it is harmless, the
+//! opposite one is an error. `tasks/check_back/mod.rs` sleeps until the earliest due check and sends it to a live
+//! producer of the topic: one of its own, else one that is connected to a nameserver or another broker
+//! (`gateway/src/producers.rs`). Only checks that reached one are counted, in the log; of a topic without producers
+//! only one half message is tried, less and less often, until a producer appears. After the last check, or at its
+//! greatest age, the half message is parked: undecided, but never lost. Without a producer a topic's webhook is asked
+//! (`tasks/check_back/webhook.rs`). Administrators see and settle transactions with `rpc/admin/transactions.rs`; the
+//! state machine keeps the history of each transaction (`core::transaction::story`) and the audit trail
 //! (`store/src/state/audit.rs`).
 
 use kerolox_core::record::{DiscardRecord, ProgressItem, ProgressRecord, Record, ReleaseRecord};
@@ -57,7 +57,7 @@ pub(super) async fn end_transaction(
     }
 }
 
-/// What a producer says about the half message at a position.
+/// A producer's decision about the half message at a position.
 fn record(request: &v2::EndTransactionRequest, held: u64, client: &str) -> Record {
     let source = match request.source() {
         v2::TransactionSource::SourceServerCheck => DecisionSource::Check,
@@ -76,8 +76,8 @@ fn record(request: &v2::EndTransactionRequest, held: u64, client: &str) -> Recor
     }
 }
 
-/// A half message that was never there is refused before anything is written to the log, and so is one of another topic than the
-/// request names, if it names one.
+/// Refuses unknown half messages before anything is written to the log, and also those of another topic than the request names,
+/// if it names one.
 fn check_exists(context: &Context, id: &TransactionId, topic: Option<&v2::Resource>) -> Result<(), Refusal> {
     let index = context.log.store().state();
     let half = index.transactions.get(id.position).map_err(|error| refused_by_store(&error))?;
@@ -95,7 +95,7 @@ fn check_exists(context: &Context, id: &TransactionId, topic: Option<&v2::Resour
     }
 }
 
-/// A number that means nothing is not "still unknown".
+/// An unknown number is not "still unknown".
 fn check_resolution(number: i32) -> Result<(), Refusal> {
     TransactionResolution::try_from(number).map(drop).map_err(|_| {
         Refusal::new(

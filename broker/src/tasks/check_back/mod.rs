@@ -26,15 +26,15 @@ use crate::log_client::LogClient;
 use crate::tasks::due::{self, DueArrivals, NEVER_MS, Passed};
 use crate::wire::{self, Delivery};
 
-/// HalfMessage messages looked at in one go.
+/// Number of half messages that are read at a time.
 const PAGE: usize = 256;
-/// Checks at the same time: webhooks may take their time to answer.
+/// Maximum number of concurrent checks: webhooks may be slow to answer.
 const AT_ONCE: usize = 16;
-/// Pause after something could not be logged.
+/// Pause after a failed proposal.
 const RETRY: Duration = Duration::from_secs(1);
-/// Longest sleep; a bound for mistakes, not a deadline.
+/// Longest sleep; a bound against mistakes, not a deadline.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
-/// Later than any check that will ever be due, and before those that never will.
+/// Later than any check that will ever be due, and before the parked ones.
 const FAR_MS: i64 = i64::MAX - 1;
 
 /// The task that asks.
@@ -45,18 +45,18 @@ pub struct CheckBackTask {
     webhooks: WebhookClient,
     policy: CheckPolicy,
     arrivals: DueArrivals,
-    /// A leaf lock: checks that run at the same time look at it.
+    /// A leaf lock: concurrent checks read it.
     deserted: Mutex<DesertedTopics>,
-    /// What is due up to here and still there belongs to a deserted topic.
+    /// Due half messages up to here that still exist belong to deserted topics.
     passed: Passed,
-    /// Nothing behind that is due before this time, milliseconds since the Unix epoch. Most half messages are decided long before
-    /// they are due, so the time of one that came is as good as the next one that is still there, and costs no search.
+    /// No half message behind that is due before this time, milliseconds since the Unix epoch. Most half messages are decided
+    /// long before they are due, so the time of a new one is as good as that of the next existing one, and costs no search.
     awaited_ms: i64,
 }
 
 impl CheckBackTask {
-    /// A checker of the broker group `broker`, which asks whom `reach` finds, or else webhooks, when and as often as `policy`
-    /// says.
+    /// The task of the broker group `broker`, which asks the clients that `reach` finds, or else webhooks, when and as often
+    /// as `policy` says.
     pub(crate) fn new(
         broker: String,
         log: LogClient,
@@ -93,7 +93,7 @@ impl CheckBackTask {
         }
     }
 
-    /// Asks about everything that is due, and returns how long there is nothing to do.
+    /// Asks about all due half messages, and returns how long there is nothing to do.
     async fn round(&mut self) -> Result<Duration, StoreError> {
         let earliest_ms = self.arrivals.take_earliest();
         due::look_back(&mut self.passed, earliest_ms);
@@ -116,12 +116,12 @@ impl CheckBackTask {
         Ok([until_due, until_try].into_iter().flatten().fold(SLEEP_MAX, Duration::min))
     }
 
-    /// What is parked for its age stays so: a leap of the wall clock must not count before it is believed.
+    /// A message parked for its age stays parked: a leap of the wall clock must not count before it is accepted.
     fn now_ms(&self) -> i64 {
         self.log.store().now_ms()
     }
 
-    /// Looks whether deserted topics have producers again: if one takes the sample, all that was passed over is looked at.
+    /// Checks whether deserted topics have producers again: if one takes the sample, all skipped half messages are tried.
     async fn try_deserted(&mut self) -> Result<(), StoreError> {
         let store = self.log.store();
         let has_producer = |topic_id| {
@@ -132,7 +132,7 @@ impl CheckBackTask {
         for (topic_id, sample) in samples {
             let half = store.state().transactions.get(sample)?;
             let is_due = |half: &HalfMessage| half.is_undecided() && half.next_check_ms <= self.now_ms();
-            // Decided meanwhile: another sample is found, if there is one.
+            // The sample was decided meanwhile: another one is chosen, if there is one.
             if let Some(half) = half.filter(is_due) {
                 let check =
                     if self.is_over(&half) { CheckOutcome::Over } else { self.ask(sample, &half).await? };
@@ -152,7 +152,7 @@ impl CheckBackTask {
         self.deserted.lock()
     }
 
-    /// Deals with everything that is due behind what was passed over; `false` when that could not be logged.
+    /// Handles all due half messages behind the skipped ones; `false` when that could not be logged.
     async fn check_due(&mut self) -> Result<bool, StoreError> {
         loop {
             let now_ms = self.now_ms();
@@ -180,7 +180,7 @@ impl CheckBackTask {
         }
     }
 
-    /// A check of a half message that is due, unless its topic is left alone.
+    /// Checks a due half message, unless its topic is deserted.
     async fn due_check(&self, position: u64, half: &HalfMessage) -> Result<CheckOutcome, StoreError> {
         if self.is_over(half) {
             return Ok(CheckOutcome::Over);
@@ -199,13 +199,13 @@ impl CheckBackTask {
         self.policy_of(half.topic_id).when_due(half, self.now_ms()) == DueCheck::Park
     }
 
-    /// How half messages of a topic are checked.
+    /// The check policy of a topic.
     fn policy_of(&self, topic_id: u32) -> CheckPolicy {
         let topic = self.log.store().state().topics.by_id(topic_id);
         topic.map_or(self.policy, |topic| self.policy.of_topic(&topic.attributes))
     }
 
-    /// Logs what became of checks, and the decisions that came with them; `false` when it cannot be logged.
+    /// Logs the outcomes of checks, and the decisions that came with them; `false` when they cannot be logged.
     async fn note<'a>(
         &self,
         checks: impl IntoIterator<Item = (u64, &'a HalfMessage, &'a CheckOutcome)>,
@@ -229,7 +229,7 @@ impl CheckBackTask {
         is_logged
     }
 
-    /// Says in the broker's log what became of a check.
+    /// Logs the outcome of a check in the process's log.
     fn tell(&self, position: u64, half: &HalfMessage, check: &CheckOutcome) {
         match check {
             CheckOutcome::Taken(who) | CheckOutcome::Told(who, _) => {
@@ -255,7 +255,7 @@ impl CheckBackTask {
         }
     }
 
-    /// Puts a half message to some producer of its topic.
+    /// Sends a half message to some producer of its topic.
     async fn ask(&self, position: u64, half: &HalfMessage) -> Result<CheckOutcome, StoreError> {
         let Some(topic) = self.log.store().state().topics.by_id(half.topic_id) else {
             return Ok(CheckOutcome::Nobody);
@@ -274,7 +274,7 @@ impl CheckBackTask {
         Ok(answer.map_or(CheckOutcome::Nobody, |answer| CheckOutcome::Told(url.clone(), answer)))
     }
 
-    /// What a producer is told; `None` when the message is malformed.
+    /// The command for a producer; `None` when the message is malformed.
     fn command(
         &self,
         position: u64,

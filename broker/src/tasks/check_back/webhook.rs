@@ -32,24 +32,24 @@ use super::webhook_hosts::WebhookHosts;
 pub(crate) const SECRET_FILE: &str = "webhook-secret";
 /// Bytes of a secret that the broker makes for itself.
 const SECRET_BYTES: usize = 32;
-/// Bytes that an answer may have; no more are read.
+/// Maximum size of an answer in bytes; no more are read.
 const ANSWER_MAX: usize = 4096;
 
-/// What was asked since the process started.
+/// Requests since the process started.
 #[derive(Debug, Default)]
 pub struct WebhookCounts {
-    /// Requests.
+    /// Number of requests.
     pub asked: AtomicU64,
-    /// Of them: no connection, no answer in time, or a status 5xx.
+    /// Number of failures: no connection, no answer in time, or a status 5xx.
     pub failed: AtomicU64,
-    /// Of them: answers that could not be understood.
+    /// Number of malformed answers.
     pub misunderstood: AtomicU64,
 }
 
 /// Asks webhooks. Cheap to clone.
 #[derive(Clone)]
 pub struct WebhookClient {
-    /// Made when it is needed first: reading the system's certificates takes longer than the rest of a broker's start.
+    /// Created on first use: reading the system's certificates takes longer than the rest of a broker's start.
     client: Arc<OnceLock<reqwest::Client>>,
     timeout: Duration,
     secret: Arc<[u8]>,
@@ -57,7 +57,7 @@ pub struct WebhookClient {
     counts: Arc<WebhookCounts>,
 }
 
-/// What a webhook is told.
+/// The body of a request.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Question<'a> {
@@ -81,12 +81,12 @@ struct Reply {
 }
 
 impl WebhookClient {
-    /// Webhooks at `hosts` that are given `timeout` for an answer and requests signed with `secret`.
+    /// Webhooks at `hosts` that get `timeout` for an answer, and requests signed with `secret`.
     pub fn new(secret: Vec<u8>, timeout: Duration, hosts: WebhookHosts) -> Self {
         Self { client: Arc::default(), timeout, secret: secret.into(), hosts, counts: Arc::default() }
     }
 
-    /// Where they may be.
+    /// The allowed hosts.
     pub fn hosts(&self) -> WebhookHosts {
         self.hosts.clone()
     }
@@ -95,13 +95,13 @@ impl WebhookClient {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }
-        // Another part of the process may have chosen it before.
+        // Another part of the process may have installed one before.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .timeout(self.timeout)
-            // What is signed for one place is not to be shown to another.
+            // A request that is signed for one host must not be shown to another.
             .redirect(reqwest::redirect::Policy::none())
-            // A proxy would look names up by itself.
+            // A proxy would resolve names itself.
             .no_proxy()
             .dns_resolver(self.hosts.clone())
             .user_agent(concat!("kerolox/", env!("CARGO_PKG_VERSION")))
@@ -109,12 +109,12 @@ impl WebhookClient {
         Ok(self.client.get_or_init(|| client))
     }
 
-    /// What was asked since the process started.
+    /// Request counts since the process started.
     pub fn counts(&self) -> Arc<WebhookCounts> {
         self.counts.clone()
     }
 
-    /// Puts a check to `url`; `None` when it cannot be reached.
+    /// Sends a check to `url`; `None` when it cannot be reached.
     pub(super) async fn ask(
         &self,
         url: &str,
@@ -186,7 +186,7 @@ fn signature(secret: &[u8], timestamp: &str, body: &str) -> String {
     hex::encode(mac.finalize().into_bytes())
 }
 
-/// The cause behind the others, which says most.
+/// The innermost cause, which is the most specific.
 fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     let mut innermost = error;
     while let Some(cause) = innermost.source() {
@@ -195,7 +195,7 @@ fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) 
     innermost
 }
 
-/// Reads an answer. Nothing of its body is told in the reason of a failure: it may be of any server that the URL leads to.
+/// Reads an answer. The reason of a failure quotes nothing of its body: it may come from any server that the URL leads to.
 async fn read(mut answer: reqwest::Response) -> Result<CheckAnswer, String> {
     let status = answer.status();
     if status != reqwest::StatusCode::OK {
@@ -226,10 +226,10 @@ fn understood(body: &[u8]) -> Option<CheckAnswer> {
     })
 }
 
-/// The secret in `file`; without one, that in the data folder, which is made if it is not there.
+/// The secret in `file`; without one, that in the data folder, which is created if it is missing.
 ///
 /// # Errors
-/// When the file cannot be read or made, is empty, or is the broker's own and not whole.
+/// When the file cannot be read or created, is empty, or is the broker's own and incomplete.
 pub fn secret(file: Option<&Path>, data: &Path) -> io::Result<Vec<u8>> {
     let own = data.join(SECRET_FILE);
     let path = file.unwrap_or(&own);
@@ -260,7 +260,7 @@ fn make_secret(path: &Path) -> io::Result<String> {
         .take(SECRET_BYTES)
         .collect();
     let text = hex::encode(bytes);
-    // Under its name it is there as a whole, or not at all.
+    // Under its final name the file is complete, or absent.
     let draft = path.with_extension("new");
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
     writeln!(file, "{text}")?;

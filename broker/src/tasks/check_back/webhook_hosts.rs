@@ -1,5 +1,5 @@
-//! Where webhooks may be. Whoever may create a topic can name any URL, and the broker stands where its operator's other servers
-//! are: without leave, only public addresses are asked.
+//! The hosts that webhooks may be on. Any client that may create a topic can name any URL, and the broker runs in its
+//! operator's network: by default, only public addresses are asked.
 
 use std::error::Error;
 use std::fmt::{self, Display};
@@ -29,13 +29,13 @@ const SPECIAL_V4: [(Ipv4Addr, u8); 14] = [
     (Ipv4Addr::new(198, 18, 0, 0), 15),
     (Ipv4Addr::new(198, 51, 100, 0), 24),
     (Ipv4Addr::new(203, 0, 113, 0), 24),
-    // Multicast and what was reserved.
+    // Multicast and reserved addresses.
     (Ipv4Addr::new(224, 0, 0, 0), 3),
 ];
-/// All global unicast addresses of IPv6 that were given out.
+/// All assigned global unicast addresses of IPv6.
 const GLOBAL_V6: (Ipv6Addr, u8) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
-/// Networks in it that no host of the Internet has, or that stand for an address of IPv4, which may be any: protocol assignments
-/// with Teredo, documentation, 6to4.
+/// Networks in it that no host of the Internet has, or that map to an arbitrary address of IPv4: protocol assignments with
+/// Teredo, documentation, 6to4.
 const SPECIAL_V6: [(Ipv6Addr, u8); 4] = [
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23),
     (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32),
@@ -43,14 +43,14 @@ const SPECIAL_V6: [(Ipv6Addr, u8); 4] = [
     (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20),
 ];
 
-/// One entry of the list of where webhooks may be.
+/// One entry of the list of allowed hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WebhookHost {
-    /// `public`: every address of the Internet that is no special one.
+    /// `public`: every address of the Internet except special ones.
     Public,
     /// A network, as in `10.1.0.0/16`, or an address.
     Network(IpNet),
-    /// A host name, whatever addresses it has.
+    /// A host name, with any addresses.
     Name(String),
 }
 
@@ -71,13 +71,13 @@ impl FromStr for WebhookHost {
             !label.is_empty()
                 && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
         };
-        // What looks like an address, and is none, is a typing error.
+        // A malformed address is a typing error.
         let is_number =
             text.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
         match text.split('.').all(is_name) && !is_number {
             true => Ok(Self::Name(text.to_ascii_lowercase())),
             false => Err(format!(
-                "{text:?} is no place of webhooks; write public, an address, a network as in 10.1.0.0/16, or a host name"
+                "{text:?} is no entry for webhook hosts; write public, an address, a network as in 10.1.0.0/16, or a host name"
             )),
         }
     }
@@ -105,24 +105,24 @@ impl<'de> Deserialize<'de> for WebhookHost {
     }
 }
 
-/// Where webhooks may be: a host is asked when one of the entries has it. Cheap to clone.
+/// The allowed hosts: a host is asked when an entry matches it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct WebhookHosts(Arc<[WebhookHost]>);
 
-/// A webhook that is not asked.
+/// A webhook that is not allowed.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{0} is not in `transaction.webhook-allow` of the broker, which lists where webhooks may be; public addresses are in it by default"
+    "{0} is not in `transaction.webhook-allow` of the broker, which lists the allowed hosts of webhooks; by default, public addresses are allowed"
 )]
 pub struct NotAllowed(String);
 
 impl WebhookHosts {
-    /// Those of `entries`.
+    /// The hosts that match `entries`.
     pub fn new(entries: Vec<WebhookHost>) -> Self {
         Self(entries.into())
     }
 
-    /// Refuses a URL of which it is certain without looking its name up.
+    /// Refuses a URL whose host is surely not allowed, without resolving its name.
     ///
     /// # Errors
     /// [`NotAllowed`] when the host is an address that is not allowed.
@@ -134,7 +134,7 @@ impl WebhookHosts {
         }
     }
 
-    /// As [`Self::check`]; what is no URL is none that is asked.
+    /// Refuses a URL like [`Self::check`]; a malformed URL passes, because it is never asked.
     ///
     /// # Errors
     /// [`NotAllowed`].
@@ -145,7 +145,7 @@ impl WebhookHosts {
 
     /// Whether `address`, which belongs to `host`, may be asked.
     fn has(&self, host: &str, address: IpAddr) -> bool {
-        // An address of IPv4 in the clothes of IPv6 reaches the same host.
+        // An IPv4-mapped IPv6 address reaches the IPv4 host.
         let address = address.to_canonical();
         self.0.iter().any(|entry| match entry {
             WebhookHost::Public => is_public(address),
@@ -167,7 +167,7 @@ impl WebhookHosts {
     }
 }
 
-/// The connection is made to the addresses that were looked at: a name that has others by then does not count.
+/// The connection is made to the checked addresses: a later change of the name's addresses does not count.
 impl Resolve for WebhookHosts {
     fn resolve(&self, name: Name) -> Resolving {
         Box::pin(self.clone().look_up(name))

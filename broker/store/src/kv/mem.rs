@@ -7,7 +7,7 @@ use super::{KeyFamily, KeyValue, Kv, KvError, WriteOp};
 
 type Pairs = BTreeMap<(KeyFamily, Vec<u8>), Vec<u8>>;
 
-/// Forgets everything at the end of the process; a clone is a snapshot.
+/// An ordered map in memory; a clone is a snapshot.
 #[derive(Debug, Default)]
 pub struct MemKv {
     pairs: RwLock<Pairs>,

@@ -1,4 +1,4 @@
-//! What the index needs of a key-value store: a few calls, so that RocksDB stays behind one crate and an ordered map
+//! The index's interface to a key-value store: a few calls, so that RocksDB stays behind one crate and an ordered map
 //! serves tests and simulations.
 
 mod mem;
@@ -12,7 +12,7 @@ pub use suite::check_contract;
 /// Families of keys, one column family each. The names are part of the index format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum KeyFamily {
-    /// Where the state machine stands, and counters.
+    /// Position of the state machine, and counters.
     State,
     /// Topics by id.
     Topics,
@@ -38,11 +38,11 @@ pub enum KeyFamily {
     Lookups,
     /// Lite topics by parent and name.
     Lites,
-    /// Slots of message groups that are to move to other queues, by topic.
+    /// Slots of message groups that move to other queues, by topic.
     Moving,
-    /// Messages of topics without duplicates, by what they are known by.
+    /// Messages of topics with deduplication, by identity.
     Dedup,
-    /// What administrators decided by hand, by position.
+    /// Manual decisions of administrators, by position.
     Audit,
 }
 
@@ -106,30 +106,30 @@ pub enum WriteOp {
 /// A key and its value.
 pub type KeyValue = (Vec<u8>, Vec<u8>);
 
-/// The store failed; the text is its own, without the folder in which it lies: clients may be told.
+/// The store failed; the text is its own, without the path of its folder: clients may see it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KvError {
-    /// Something in it is not what was written, or gone. Trying again does not help; a new one does, for it follows from the log.
+    /// Its content is corrupt or gone. A retry does not help; a new store does, because it is rebuilt from the log.
     #[error("the index is damaged: {0}")]
     Damaged(String),
-    /// Anything else: no room, too many open files, closed.
+    /// Any other failure: no space, too many open files, closed.
     #[error("the index store failed: {0}")]
     Failed(String),
 }
 
 impl KvError {
-    /// Whether it is for want of room, so that trying again is fine once there is some. Stores give no more than the text of the
-    /// system.
+    /// Whether the cause is a lack of space, so that a retry is safe once there is some. Stores return no more than the text of
+    /// the system.
     pub fn is_full(&self) -> bool {
         let Self::Failed(said) = self else { return false };
         ["No space left on device", "Disk quota exceeded"].iter().any(|text| said.contains(text))
     }
 }
 
-/// Pairs that [`Kv::scan_prefix`] reads at a time; more would mostly be of other prefixes.
+/// Pairs that [`Kv::scan_prefix`] reads at a time; more would mostly belong to other prefixes.
 const PREFIX_PAGE: usize = 32;
 
-/// An ordered key-value store. [`check_contract`] is the behaviour that every implementation must show.
+/// An ordered key-value store. [`check_contract`] defines the behaviour of every implementation.
 pub trait Kv: Send + Sync {
     /// The value of a key.
     ///
@@ -143,8 +143,8 @@ pub trait Kv: Send + Sync {
     /// See [`Self::get`].
     fn scan(&self, family: KeyFamily, from: &[u8], limit: usize) -> Result<Vec<KeyValue>, KvError>;
 
-    /// Up to `limit` pairs whose key begins with `prefix`, in key order, from the last one at or before `at` on; if there
-    /// is none, from the first one behind.
+    /// Up to `limit` pairs whose key begins with `prefix`, in key order, from the last one at or before `at`; if there is
+    /// none, from the first one behind it.
     ///
     /// # Errors
     /// See [`Self::get`].
@@ -176,8 +176,8 @@ pub trait Kv: Send + Sync {
         }
     }
 
-    /// Applies all changes or none, in order. They need not be durable at once, but what a crash leaves behind is a
-    /// prefix of the batches written, each whole.
+    /// Applies all changes or none, in order. They need not be durable at once, but after a crash the store holds a
+    /// prefix of the written batches, each whole.
     ///
     /// # Errors
     /// See [`Self::get`].

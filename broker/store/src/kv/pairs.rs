@@ -1,11 +1,11 @@
-//! Reading a whole family without holding all of it in memory.
+//! Iteration over a whole family without holding all of it in memory.
 
 use super::{KeyValue, KvError};
 
 /// Pairs read at a time.
 const PAGE: usize = 1024;
 
-/// All pairs that `scan(from, limit)` gives, in key order, read a page at a time as they are asked for.
+/// All pairs that `scan(from, limit)` returns, in key order, read lazily page by page.
 pub(crate) fn pairs(
     mut scan: impl FnMut(&[u8], usize) -> Result<Vec<KeyValue>, KvError>,
 ) -> impl Iterator<Item = Result<KeyValue, KvError>> {

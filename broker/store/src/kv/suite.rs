@@ -1,4 +1,4 @@
-//! The behaviour that every [`Kv`] must show; run by the tests of each implementation, so that the map used in tests
+//! The required behaviour of every [`Kv`]; run by the tests of each implementation, so that the map used in tests
 //! cannot drift away from RocksDB.
 
 use super::{KeyFamily, Kv, WriteOp};
@@ -6,7 +6,7 @@ use super::{KeyFamily, Kv, WriteOp};
 /// Exercises an empty store.
 ///
 /// # Panics
-/// Where the store does not behave.
+/// On any deviation.
 pub fn check_contract(kv: &dyn Kv) {
     let put = |family, key: &[u8], value: &[u8]| WriteOp::Put(family, key.to_vec(), value.to_vec());
     let keys = |family, from: &[u8], limit| -> Vec<Vec<u8>> {
@@ -75,7 +75,7 @@ pub fn check_contract(kv: &dyn Kv) {
     assert_eq!(around(b"m", b"m\x05x", 2), [b"m\x05", b"m\x06"], "the last one before");
     assert_eq!(around(b"m", b"m\x63x", 9), [b"m\x63"], "not beyond the prefix");
     assert_eq!(around(b"n", b"n\0", 9), [b"n"]);
-    assert_eq!(around(b"m\x05", b"m\x05", 9), [b"m\x05"], "what is before has another prefix");
+    assert_eq!(around(b"m\x05", b"m\x05", 9), [b"m\x05"], "the key before it has another prefix");
     assert_eq!(around(b"m\x64", b"m\x64", 9), Vec::<Vec<u8>>::new());
     kv.persist().expect("persists");
     kv.write(vec![WriteOp::DeletePrefix(KeyFamily::State, b"\xff".to_vec())]).expect("write");

@@ -1,4 +1,4 @@
-//! The audit trail: what administrators decided by hand.
+//! The audit trail: manual decisions of administrators.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::state::table::StateTable;
 use crate::state::transactions::Settling;
 use crate::state::{ApplyOutcome, keys};
 
-/// What administrators decided by hand, by the position of the record that says so; the newest [`AUDIT_MAX`] of them.
+/// Manual decisions of administrators, by the position of their record; the newest [`AUDIT_MAX`] of them.
 pub struct AuditTable {
     overlay: Overlay,
     /// Positions of the entries.
@@ -56,7 +56,7 @@ impl AuditTable {
         assert!(self.positions.len() <= AUDIT_MAX, "the audit trail is bounded");
     }
 
-    /// An administrator decided about a transaction of the broker group `broker`.
+    /// Records that an administrator decided about a transaction of the broker group `broker`.
     pub(super) fn note_settled(
         &mut self,
         broker: &str,
@@ -90,7 +90,7 @@ impl AuditTable {
         );
     }
 
-    /// An administrator had a transaction of the broker group `broker` checked back.
+    /// Records that an administrator requested a check-back of a transaction of the broker group `broker`.
     pub(super) fn note_recheck(
         &mut self,
         broker: &str,
@@ -125,7 +125,7 @@ impl AuditTable {
     }
 }
 
-/// What an entry says about a transaction.
+/// An entry about a transaction.
 struct TransactionEntry<'a> {
     id: TransactionId,
     action: &'a str,

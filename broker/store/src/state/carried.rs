@@ -1,4 +1,4 @@
-//! Visible messages whose record was carried forward, because it was still needed when its segment went.
+//! Visible messages whose record was carried forward, because it was still needed when its segment was removed.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::state::queues::{QueueEntry, decode_entry, encode_entry};
 use crate::state::snapshot::{SnapshotLists, tag};
 use crate::state::table::StateTable;
 
-/// Where the records of messages lie that were carried forward, by queue and offset.
+/// Positions of message records that were carried forward, by queue and offset.
 pub struct CarriedTable {
     overlay: Overlay,
 }
@@ -97,7 +97,8 @@ impl StateTable for CarriedTable {
         self.forget(|kept| kept.topic_id == topic_id && queues.contains(&kept.queue))
     }
 
-    /// What was carried forward into what goes now is not needed any more, or was carried forward once more.
+    /// Records carried forward into a segment that is removed now are not needed any more, or were carried forward once
+    /// more.
     fn trim(&mut self, trim: &TrimRecord) -> Result<(), StoreError> {
         self.forget(|kept| kept.position < trim.before)
     }

@@ -1,4 +1,4 @@
-//! What of old segments is still needed, and where the records of messages lie that were carried forward.
+//! The records of old segments that are still needed, and the positions of messages that were carried forward.
 
 use kerolox_core::record::{CarriedOrigin, QueueState};
 
@@ -11,15 +11,15 @@ use crate::state::queues::QueueEntry;
 /// A message record that has to be repeated before its segment can go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ToCarry {
-    /// Where the record lies now.
+    /// Current position of the record.
     pub location: u64,
     /// Length of its frame.
     pub len: u32,
-    /// Number of the topic in which it is needed; that of the record may be a dead-letter topic.
+    /// Number of the topic in which it is needed; the record's own topic may be a dead-letter topic.
     pub topic_id: u32,
-    /// Its queue there.
+    /// Queue of that topic.
     pub queue: u32,
-    /// First position, offset and visible time; the store time is to be taken from the record.
+    /// First position, offset and visible time; the store time is taken from the record.
     pub carried: CarriedOrigin,
 }
 
@@ -32,7 +32,7 @@ impl ToCarry {
     }
 }
 
-/// In the order of the log, and once each: several groups may wait for the same message.
+/// Sorts by log position and removes duplicates: several groups may wait for one message.
 fn in_order(mut needed: Vec<ToCarry>) -> Vec<ToCarry> {
     needed.sort_unstable_by_key(|carry| carry.location);
     needed.dedup();
@@ -40,7 +40,7 @@ fn in_order(mut needed: Vec<ToCarry>) -> Vec<ToCarry> {
 }
 
 impl StateMachine {
-    /// The entry of a message at an offset, wherever its record lies now; `None` when it was never there or expired.
+    /// The entry of a message at an offset, wherever its record lies now; `None` when it never existed or has expired.
     ///
     /// # Errors
     /// [`StoreError`] when the store fails or holds something malformed.
@@ -48,8 +48,8 @@ impl StateMachine {
         Ok(self.entries_at(topic_id, &[(queue, offset)])?.pop().flatten())
     }
 
-    /// [`Self::entry`] for several messages of a topic, given by queue and offset; in the same order. Offsets that follow each
-    /// other in a queue cost one look-up.
+    /// [`Self::entry`] for several messages of a topic, given by queue and offset; in the given order. Consecutive offsets of
+    /// a queue cost one look-up.
     ///
     /// # Errors
     /// See [`Self::entry`].
@@ -73,7 +73,8 @@ impl StateMachine {
         Ok(found)
     }
 
-    /// [`Self::entry`] for a message whose entry in its queue is known: it says where the record lay first.
+    /// [`Self::entry`] for a message whose entry in its queue is known: that entry has the first position of the
+    /// record.
     ///
     /// # Errors
     /// See [`Self::entry`].
@@ -90,8 +91,8 @@ impl StateMachine {
         Ok(self.carried.get(topic_id, queue, offset)?.unwrap_or(entry))
     }
 
-    /// What lies before `before` and is still needed: undecided half messages, scheduled messages, messages of both kinds that
-    /// became visible after it, and messages whose delivery failed and that wait for their next attempt.
+    /// The records before `before` that are still needed: undecided half messages, scheduled messages, messages of both kinds
+    /// that became visible after it, and failed messages that wait for their next attempt.
     ///
     /// # Errors
     /// See [`Self::entry`].
@@ -139,8 +140,8 @@ impl StateMachine {
         })
     }
 
-    /// What expires when the queues begin at these offsets and is still needed: messages whose delivery failed and that
-    /// wait for their next attempt.
+    /// The records that expire when the queues begin at these offsets, but are still needed: failed messages that wait
+    /// for their next attempt.
     ///
     /// # Errors
     /// See [`Self::entry`].
@@ -156,7 +157,7 @@ impl StateMachine {
                     acks.attempted().filter(|(offset, _, _)| expiring.contains(&offset.get()))
                 {
                     let offset = offset.get();
-                    // One that was carried forward already stays where it is.
+                    // A record that was carried forward before stays in its place.
                     let Some(entry) = self.entry(topic_id, queue, offset)? else { continue };
                     if self.carried.get(topic_id, queue, offset)?.is_none() {
                         needed.push(ToCarry::visible(topic_id, queue, offset, &entry));
@@ -167,7 +168,7 @@ impl StateMachine {
         Ok(in_order(needed))
     }
 
-    /// A message was repeated at `entry`.
+    /// Applies the repetition of a message at `entry`.
     pub(super) fn apply_carried(
         &mut self,
         topic_id: u32,

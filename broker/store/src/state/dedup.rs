@@ -1,15 +1,15 @@
-//! Which messages were stored in topics without duplicates, and what became of the first of each.
+//! Messages of topics with deduplication, and the result of the first of each.
 //!
-//! What is remembered follows from the log from its beginning on, and nothing of it stands in snapshots: these would be too
-//! large. Two rules make an index that is made from a trimmed log decide as the one before did:
+//! The memory follows from the log from its beginning on, and is not part of snapshots, which would become too large. Two
+//! rules make an index that is made from a trimmed log decide like the one before:
 //!
-//! - Messages before the beginning of the log are not remembered any more. Retention by time waits for the window; when
-//!   room is short, the window is cut short.
-//! - A record that repeats another one, which happens only when the two were on their way at the same time, *hangs* on it: the
-//!   log is not trimmed between the two. That is why each such pair is noted.
+//! - Messages before the beginning of the log are forgotten. Retention by time waits for the window; when space is
+//!   short, the window is cut short.
+//! - A record that duplicates another one, which happens only when the two were in flight together, *hangs* on it: the log is
+//!   not trimmed between the two. That is why each such pair is recorded.
 //!
-//! Entries are kept in buckets by time, which go as wholes. A bucket is at least half as long as the window was when it
-//! was begun, so that at most three of them have to be looked into.
+//! Entries are kept in buckets by time, which are dropped as wholes. A bucket is at least half as long as the window
+//! was when it was begun, so that a look-up reads at most three of them.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -24,18 +24,18 @@ use crate::state::keys;
 use crate::state::overlay::Overlay;
 use crate::state::table::{ComparedKey, QueueId, ReplayBegin, StateTable};
 
-/// The message of which others are repeats.
+/// The message that others duplicate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FirstMessage {
-    /// Where it was stored.
+    /// Position of the message.
     pub position: u64,
-    /// When, milliseconds since the Unix epoch.
+    /// When it was stored, milliseconds since the Unix epoch.
     pub store_ms: i64,
     /// Queue and offset, if it was visible at once.
     pub place: Option<(u32, u64)>,
 }
 
-/// A stretch of time whose messages are kept together: 2 to the power of `bits` milliseconds from `start_ms` on.
+/// A stretch of time whose messages are stored together: 2 to the power of `bits` milliseconds from `start_ms` on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Bucket {
     pub(super) topic_id: u32,
@@ -62,16 +62,16 @@ impl Bucket {
     }
 }
 
-/// Messages of topics without duplicates, by what they are known by, and records that repeat others.
+/// Messages of topics with deduplication, by identity, and records that duplicate others.
 pub struct DedupTable {
     kv: Arc<dyn Kv>,
-    /// All buckets that there are.
+    /// All existing buckets.
     buckets: BTreeSet<Bucket>,
-    /// What is not in the store yet.
+    /// Entries that are not in the store yet.
     new: HashMap<(Bucket, u128), FirstMessage>,
-    /// Buckets that are still in the store, though they went.
+    /// Buckets that were dropped but are still in the store.
     dropped: BTreeSet<Bucket>,
-    /// Which records hang on which.
+    /// Records that hang on others.
     hanging: Overlay,
 }
 
@@ -96,8 +96,8 @@ impl DedupTable {
         self.kv.get(KeyFamily::Dedup, &keys::dedup(bucket, hash))?.map(|bytes| decode(&bytes)).transpose()
     }
 
-    /// The newest message at or behind `trimmed` of which one with this hash would be a repeat if it were stored in the topic
-    /// at `now_ms`. Those that `is_taken_back` says so of make none.
+    /// The newest message at or behind `trimmed` that a message with this hash would duplicate if it were stored in the topic
+    /// at `now_ms`. Messages for which `is_taken_back` holds do not count.
     pub(super) fn first_of(
         &self,
         topic: &Topic,
@@ -122,7 +122,7 @@ impl DedupTable {
         Ok(newest)
     }
 
-    /// Remembers a message that is no repeat.
+    /// Remembers a message that is no duplicate.
     pub(super) fn remember(&mut self, topic: &Topic, hash: u128, first: FirstMessage) {
         let Some(dedup) = DedupPolicy::of(topic) else { return };
         let bucket = Bucket::of(topic.id, dedup, first.store_ms);
@@ -134,9 +134,9 @@ impl DedupTable {
         self.new.insert((bucket, hash), first);
     }
 
-    /// Notes that the record at `repeat` repeats the one at `first`.
+    /// Records that the record at `repeat` duplicates the one at `first`.
     pub(super) fn hang(&mut self, repeat: u64, first: u64) {
-        assert!(first < repeat, "a repeat lies behind what it repeats");
+        assert!(first < repeat, "a repeat lies behind the first record");
         self.hanging.put(KeyFamily::Dedup, keys::hanging(repeat), first.to_be_bytes().to_vec());
     }
 
@@ -150,12 +150,12 @@ impl DedupTable {
         self.dropped.extend(gone);
     }
 
-    /// Forgets everything of a topic.
+    /// Forgets a topic.
     pub(super) fn forget(&mut self, topic_id: u32) {
         self.drop_buckets(|bucket| bucket.topic_id == topic_id);
     }
 
-    /// Whether a record at or behind `before` repeats one that lies before it: then the log cannot be trimmed there.
+    /// Whether a record at or behind `before` duplicates one before it: then the log cannot be trimmed there.
     ///
     /// # Errors
     /// [`StoreError`] when the store fails or holds something malformed.
@@ -164,9 +164,9 @@ impl DedupTable {
         Ok(found.iter().any(|(repeat, first)| *first < before && before <= *repeat))
     }
 
-    /// Positions of records that repeat others, and of these.
+    /// Pairs of positions: a duplicate and its first record.
     fn hanging(&self) -> Result<Vec<(u64, u64)>, StoreError> {
-        /// Few, for both records have to be on their way at the same time.
+        /// A small page: such pairs are rare, for both records have to be in flight together.
         const PAGE: usize = 64;
         let mut found = Vec::new();
         let mut from = keys::hanging(0);
@@ -191,7 +191,7 @@ impl StateTable for DedupTable {
 
     fn load(&mut self) -> Result<(), StoreError> {
         let mut from = keys::id(1);
-        // One key of each bucket is enough: on to the next bucket.
+        // One key of each bucket is enough: skip to the next bucket.
         while let Some((key, _)) = self.kv.scan(KeyFamily::Dedup, &from, 1)?.into_iter().next() {
             let (bucket, _) = keys::parse_dedup(&key)?;
             self.buckets.insert(bucket);
@@ -226,7 +226,7 @@ impl StateTable for DedupTable {
         Ok(())
     }
 
-    /// Forgets which records repeat others that lie before the place.
+    /// Forgets duplicates of records before the position.
     fn trim(&mut self, trim: &TrimRecord) -> Result<(), StoreError> {
         for (repeat, first) in self.hanging()? {
             assert!(
@@ -240,7 +240,7 @@ impl StateTable for DedupTable {
         Ok(())
     }
 
-    /// Messages before that are not remembered.
+    /// Messages before the beginning are not remembered.
     fn differs_before(&self, begin: ReplayBegin, key: &ComparedKey<'_>) -> Result<bool, StoreError> {
         let (None, Some(found)) = (key.own, key.found) else { return Ok(false) };
         // Values of both kinds begin with the position of the first message.

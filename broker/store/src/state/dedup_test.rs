@@ -1,5 +1,5 @@
-//! Random histories of a topic without duplicates, held to a model that remembers everything: time, windows, transactions,
-//! crashes, indexes made anew, and trims.
+//! Random histories of a topic with deduplication, checked against a model that remembers everything: time, windows,
+//! transactions, crashes, rebuilt indexes, and trims.
 
 use std::sync::Arc;
 
@@ -20,12 +20,12 @@ const STEPS: usize = 80;
 const FRAME_LEN: u64 = 64;
 const TOPIC: u32 = 1;
 
-/// What became of a message that was stored, as the model sees it.
+/// The fate of a stored message in the model.
 struct Stored {
     hash: u128,
     first: FirstMessage,
     rolled_back: bool,
-    /// Whether it was over at any moment: then it need not be remembered when the window grows or the clock is set back.
+    /// Whether it was over at any moment: it may then be forgotten, even if the window grows or the clock is set back.
     was_over: bool,
 }
 
@@ -33,14 +33,14 @@ struct World {
     chooser: SeededChoices,
     kv: Arc<MemKv>,
     state: StateMachine,
-    /// The log, with what became of each record.
+    /// The log, with the outcome of each record.
     log: Vec<(Frame, ApplyOutcome)>,
     now_ms: i64,
     window_ms: i64,
     stored: Vec<Stored>,
-    /// Repeats that were in the log, and what they repeat.
+    /// Duplicates in the log, each with its first record.
     repeats: Vec<(u64, u64)>,
-    /// Begins of segments: position, and where the queues stood.
+    /// Beginnings of segments: position, and state of the queues.
     segments: Vec<(u64, TrimRecord)>,
     trimmed: u64,
 }
@@ -112,8 +112,8 @@ impl World {
         self.note_what_is_over();
     }
 
-    /// Whether a message with this hash repeats `asked`, or nothing. The newest one counts; one that was over may be
-    /// forgotten.
+    /// Whether `asked` is the right answer for a message with this hash: its first record, or none. The newest one
+    /// counts; one that was over may be forgotten.
     fn is_right(&self, hash: u128, asked: Option<FirstMessage>) -> bool {
         let known = self.stored.iter().rev().filter(|stored| {
             let is_there = stored.first.position >= self.trimmed && !self.is_over(stored);
@@ -189,7 +189,7 @@ impl World {
         let (before, trim) = self.segments[at].clone();
         for carry in self.state.to_carry(before).expect("memory") {
             let found = self.log.iter().find(|(frame, _)| frame.position == carry.location);
-            let (frame, _) = found.expect("what is carried is there");
+            let (frame, _) = found.expect("carried records are readable");
             let mut message = MessageRecord::decode(frame.body.clone()).expect("a message");
             message.header.carried = Some(CarriedOrigin { store_ms: frame.store_ms, ..carry.carried });
             self.put(&Record::Message(message));
@@ -200,7 +200,7 @@ impl World {
         if !hangs {
             self.trimmed = self.trimmed.max(before);
             self.segments.retain(|(begin, _)| *begin >= before);
-            // Nothing goes from the log before the state can do without.
+            // The state can do without records that are removed from the log.
             self.flush();
             self.log.retain(|(frame, _)| frame.position >= before);
         }
@@ -211,7 +211,7 @@ impl World {
         self.state.flushed();
     }
 
-    /// Loses what was not flushed, or the whole state, and comes to the same again.
+    /// Loses unflushed changes or the whole state, and recovers an equal state.
     fn restart(&mut self, loses_index: bool) {
         self.state = if loses_index {
             StateMachine::empty(self.kv.clone())
@@ -222,7 +222,8 @@ impl World {
         let applied = self.state.applied();
         for (frame, before) in self.log.iter().filter(|(frame, _)| frame.position >= applied) {
             let now = self.state.apply(frame, &mut Vec::new()).expect("applies");
-            // What was before the log is forgotten, transactions that ended there as well as what hung on it.
+            // Everything before the log is forgotten, also the transactions that ended there and the records that hung
+            // on it.
             let is_forgotten = now == ApplyOutcome::NoSuchHalf
                 || (before, &now) == (&ApplyOutcome::Hangs, &ApplyOutcome::Done);
             assert!(now == *before || is_forgotten, "at {}: {before:?} became {now:?}", frame.position);
@@ -262,7 +263,7 @@ fn nothing_is_stored_twice_within_the_window_and_nothing_is_refused_outside_of_i
     assert!(repeats > 10_000 && trims > 100, "{repeats} repeats, {trims} trimmed logs");
 }
 
-/// Messages that came once do not stay in the state for ever.
+/// Messages without duplicates do not stay in the state for ever.
 #[test]
 fn what_is_over_goes_from_the_store() {
     let mut world = World::new(1);

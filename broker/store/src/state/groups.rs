@@ -1,4 +1,4 @@
-//! Consumer groups: few, and looked up all the time, so they live in memory.
+//! Consumer groups: few and frequently looked up, so they live in memory.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub struct GroupTable {
     overlay: Overlay,
     by_name: BTreeMap<String, Arc<Group>>,
     ids: HashSet<u32>,
-    /// Ids are never given twice, so that nothing left of a deleted group can be taken for a new one's.
+    /// Ids are never reused, so that no remains of a deleted group can be mistaken for a new one's.
     next_id: u32,
 }
 
@@ -29,12 +29,12 @@ impl GroupTable {
         Self { overlay, by_name: BTreeMap::new(), ids: HashSet::new(), next_id: 1 }
     }
 
-    /// The consumer group of a name.
+    /// The consumer group with a name.
     pub fn get(&self, name: &str) -> Option<Arc<Group>> {
         self.by_name.get(name).cloned()
     }
 
-    /// Whether there is a group of an id.
+    /// Whether a group has this id.
     pub fn has(&self, id: u32) -> bool {
         self.ids.contains(&id)
     }
@@ -44,7 +44,7 @@ impl GroupTable {
         self.by_name.values().cloned().collect()
     }
 
-    /// The id that the next new consumer group gets.
+    /// The id for the next new consumer group.
     pub fn next_id(&self) -> u32 {
         self.next_id
     }
@@ -70,7 +70,7 @@ impl GroupTable {
         debug_assert_eq!(self.ids.len(), self.by_name.len(), "a group has one name and one id");
     }
 
-    /// Ids up to this one are given.
+    /// Marks ids up to this one as taken.
     pub(super) fn note_id(&mut self, id: u32) {
         self.next_id = self.next_id.max(id.saturating_add(1));
     }

@@ -104,7 +104,7 @@ pub(super) fn parse_held(key: &[u8]) -> Result<u64, StoreError> {
     read_u64(key, "key of a held message")
 }
 
-/// What the keys of a bucket have in common.
+/// Common prefix of the keys of a bucket.
 pub(super) fn dedup_bucket(bucket: Bucket) -> Vec<u8> {
     let mut key = id(bucket.topic_id);
     key.extend_from_slice(&flipped(bucket.start_ms).to_be_bytes());
@@ -129,7 +129,7 @@ pub(super) fn parse_dedup(key: &[u8]) -> Result<(Bucket, u128), StoreError> {
     Ok((Bucket { topic_id: u32::from_be_bytes(*topic), start_ms, bits: *bits }, hash))
 }
 
-/// The key that says what the record at a position repeats; there is no topic 0.
+/// The key for the first record that the record at a position duplicates; there is no topic 0.
 pub(super) fn hanging(repeat: u64) -> Vec<u8> {
     [&id(0)[..], &repeat.to_be_bytes()].concat()
 }
@@ -152,13 +152,13 @@ pub(super) fn put_state(key: &[u8], value: &[u8]) -> WriteOp {
     WriteOp::Put(KeyFamily::State, key.to_vec(), value.to_vec())
 }
 
-/// A number of the family of single values, if it is there.
+/// A `u32` of the family of single values, if it exists.
 pub(super) fn state_u32(kv: &dyn Kv, key: &[u8]) -> Result<Option<u32>, StoreError> {
     let stored = kv.get(KeyFamily::State, key)?;
     stored.map(|bytes| read_u32(&bytes, &String::from_utf8_lossy(key))).transpose()
 }
 
-/// The same for a long one.
+/// A `u64` of the family of single values, if it exists.
 pub(super) fn state_u64(kv: &dyn Kv, key: &[u8]) -> Result<Option<u64>, StoreError> {
     let stored = kv.get(KeyFamily::State, key)?;
     stored.map(|bytes| read_u64(&bytes, &String::from_utf8_lossy(key))).transpose()

@@ -1,4 +1,4 @@
-//! Lite topics: which queues of a parent have which names.
+//! Lite topics: the queues of a parent and their names.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ const PAGE: usize = 1_000;
 /// Lite topics by parent and name. Their queues are among the others.
 pub struct LiteTable {
     overlay: Overlay,
-    /// The number that the next one gets.
+    /// The number for the next lite topic.
     next_queue: u32,
 }
 
@@ -28,7 +28,7 @@ impl LiteTable {
         Self { overlay: Overlay::new(kv.clone()), next_queue: FIRST_LITE_QUEUE }
     }
 
-    /// The lite topic of a name.
+    /// The lite topic with a name.
     ///
     /// # Errors
     /// [`StoreError`] when the store fails or holds something malformed.
@@ -37,8 +37,7 @@ impl LiteTable {
         stored.map(|bytes| decode(&bytes)).transpose()
     }
 
-    /// Up to `max` lite topics of a parent, by name, from the first one behind `after` on; an empty `after` begins with the
-    /// first one.
+    /// Up to `max` lite topics of a parent, by name, beginning after `after`; an empty `after` begins with the first.
     ///
     /// # Errors
     /// See [`Self::get`].
@@ -66,7 +65,7 @@ impl LiteTable {
         own.map(|(_, value)| decode(value)).collect()
     }
 
-    /// The queue number that the next new lite topic gets.
+    /// The queue number for the next new lite topic.
     pub fn next_queue(&self) -> u32 {
         self.next_queue
     }

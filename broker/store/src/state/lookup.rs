@@ -1,9 +1,9 @@
-//! Where messages lie that have a certain id or key, by the hashes of [`kerolox_core::lookup`].
+//! Positions of messages with a certain id or key, by the hashes of [`kerolox_core::lookup`].
 //!
-//! A key of the store for each message would cost more than everything else together. So what was added since the last
-//! flush is written as one key for each of the buckets that it falls into: at high rates a key holds many messages, and
-//! a look-up reads one bucket, one 4096th, of each GiB of the log. The log is cut into such parts so that what was trimmed
-//! goes with one range.
+//! A key of the store for each message would cost more than everything else together. So the messages added since the last
+//! flush are written as one key for each of their buckets: at high rates a key holds many messages, and a look-up reads
+//! one bucket, one 4096th, of each GiB of the log. The log is divided into such parts so that trimmed entries are removed
+//! with one range.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use crate::state::table::{ComparedKey, ReplayBegin, StateTable};
 
 /// Bytes of the log whose messages share their keys: 2 to the power of this.
 const PART_BITS: u32 = 30;
-/// Hashes whose first bits are equal share a bucket.
+/// Number of first bits that hashes in a bucket share.
 const BUCKET_BITS: u32 = 12;
 /// Bytes of one message in a value: the last 32 bits of the hash, then the place in its part.
 const LOCATED_LEN: usize = 8;
 /// Positions are multiples of this, so that a place in a part fits into 32 bits.
 const ALIGNMENT: u64 = kerolox_log::frame::ALIGNMENT as u64;
 
-/// Places of messages by hash; in memory is what is not in the store yet.
+/// Positions of messages by hash; entries that are not in the store yet are in memory.
 pub struct LookupTable {
     kv: Arc<dyn Kv>,
     added: Vec<Located>,
@@ -68,7 +68,7 @@ fn bucket(hash: u64) -> u16 {
     u16::try_from(hash >> (u64::BITS - BUCKET_BITS)).expect("it has 12 bits")
 }
 
-/// The bits that are stored; they are not those of the bucket.
+/// The stored bits; they differ from those of the bucket.
 fn short_hash(hash: u64) -> u32 {
     u32::try_from(hash & u64::from(u32::MAX)).expect("it has 32 bits")
 }
@@ -78,14 +78,14 @@ impl LookupTable {
         Self { kv: kv.clone(), added: Vec::new() }
     }
 
-    /// Notes that the message at `position` can be found by each of `hashes`.
+    /// Records that the message at `position` can be found by each of `hashes`.
     pub(super) fn add(&mut self, position: u64, hashes: &[u64]) {
         debug_assert!(position.is_multiple_of(ALIGNMENT), "frames begin at multiples of their alignment");
         self.added.extend(hashes.iter().map(|&hash| Located { hash, position }));
     }
 
-    /// Where messages lie that have this hash, newest first, as far as they lie before `before` and within `log`, the part of
-    /// the log that was applied and not trimmed. Other messages may have the same hash.
+    /// Positions of messages with this hash, newest first, as far as they lie before `before` and within `log`, the part of
+    /// the log that was applied and not trimmed. Other messages may have an equal hash.
     pub(super) fn positions(&self, hash: u64, before: u64, log: Range<u64>) -> MessagePositions {
         let added = self.added.iter();
         let found = added
@@ -123,12 +123,12 @@ impl StateTable for LookupTable {
     }
 
     fn pending_len(&self) -> usize {
-        // About so many share a key.
+        // About this many share a key.
         self.added.len() / 8
     }
 
     fn trim(&mut self, trim: &TrimRecord) -> Result<(), StoreError> {
-        // At once, as in queues: readers look at nothing that was trimmed.
+        // At once, as in queues: readers skip trimmed positions.
         Ok(self.kv.write(vec![WriteOp::DeleteRange(
             KeyFamily::Lookups,
             first_key(0),
@@ -137,7 +137,7 @@ impl StateTable for LookupTable {
     }
 
     fn trimmed_ranges(&self, trim: &TrimRecord) -> Vec<(KeyFamily, Range<Vec<u8>>)> {
-        // What the keys of a bucket have in common is shorter than any of them.
+        // The common prefix of a bucket's keys is shorter than any of them.
         vec![(KeyFamily::Lookups, Vec::new()..first_key(trim.before))]
     }
 
@@ -158,12 +158,12 @@ fn first_key(position: u64) -> Vec<u8> {
     keys::lookup(part(position), 0, 0)
 }
 
-/// What the keys of a bucket have in common.
+/// Common prefix of the keys of a bucket.
 fn bucket_key(key: &[u8]) -> Option<Vec<u8>> {
     (key.len() == keys::lookup(0, 0, 0).len()).then(|| key[..keys::lookup_prefix(0, 0).len()].to_vec())
 }
 
-/// What a bucket holds of the messages at `begin` and behind; `key` is one of its keys or what they have in common.
+/// Entries of a bucket for messages at `begin` and behind; `key` is one of its keys or their common prefix.
 fn since(key: &[u8], located: &[u8], begin: u64) -> Vec<u8> {
     let part = key.first_chunk::<4>().map_or(0, |part| u32::from_be_bytes(*part));
     let position = |place: &[u8; LOCATED_LEN]| {
@@ -173,22 +173,22 @@ fn since(key: &[u8], located: &[u8], begin: u64) -> Vec<u8> {
     located.as_chunks().0.iter().filter(|place| position(place) >= begin).flatten().copied().collect()
 }
 
-/// Positions of messages with a certain hash, newest first. It reads the store bit by bit and without holding the index.
+/// Positions of messages with a certain hash, newest first. Reads the store in steps and without locking the index.
 pub struct MessagePositions {
     kv: Arc<dyn Kv>,
     hash: u64,
-    /// Found and not returned yet; the newest last.
+    /// Positions that were found but not returned yet; the newest last.
     found: Vec<u64>,
-    /// Part that is read next, if there is one.
+    /// Part to read next, if any.
     part: Option<u32>,
     /// Everything before it was trimmed.
     first: u64,
-    /// Everything from here on was returned or not wanted.
+    /// Everything from here on was returned or excluded.
     before: u64,
 }
 
 impl MessagePositions {
-    /// Reads the bucket of the part that is next.
+    /// Reads the bucket of the next part.
     fn read_part(&mut self, number: u32) -> Result<(), StoreError> {
         self.part = number.checked_sub(1).filter(|next| *next >= part(self.first));
         let prefix = keys::lookup_prefix(number, bucket(self.hash));
@@ -219,7 +219,7 @@ impl Iterator for MessagePositions {
                     self.part = None;
                     return None;
                 }
-                // What was added in memory may have been written in between.
+                // Entries that were added in memory may have been written in between.
                 if position < self.before {
                     self.before = position;
                     return Some(Ok(position));
@@ -261,13 +261,14 @@ mod tests {
         index.positions_of(hash, before).collect::<Result<_, _>>().expect("memory")
     }
 
-    /// Few values, so that hashes meet in buckets and as a whole.
+    /// Few values, so that hashes collide in buckets and as a whole.
     fn hash() -> impl Strategy<Value = u64> {
         (0u64..3, 0u64..3).prop_map(|(first, last)| first << (u64::BITS - BUCKET_BITS) | last)
     }
 
     proptest! {
-        /// Whatever was flushed when, in however many parts of the log: all places, newest first, as a list would tell.
+        /// Whatever was flushed when, in however many parts of the log: all positions, newest first, as a list would
+        /// have them.
         #[test]
         fn all_places_are_found(
             messages in prop::collection::vec((1u64..1 << 27, prop::collection::vec(hash(), 0..4), prop::bool::weighted(0.2)), 1..60),
@@ -278,7 +279,7 @@ mod tests {
             let mut stored: Vec<(u64, Vec<u64>)> = Vec::new();
             let mut position = 128;
             for (gap, mut lookups, flushes) in messages {
-                // Two equal keys of a message are one.
+                // Two equal keys of a message count as one.
                 lookups.sort_unstable();
                 lookups.dedup();
                 position += gap * ALIGNMENT;

@@ -1,4 +1,4 @@
-//! Which queue a message group stands in, while its topic gets another number of queues.
+//! The queue of a message group while its topic gets another number of queues.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::state::queues::QueueTable;
 use crate::state::snapshot::{SnapshotLists, tag};
 use crate::state::table::StateTable;
 
-/// Topics of which some slots have not moved to the queue where the present number of queues puts them: hardly ever any.
+/// Topics with slots that have not moved to the queue determined by the present number of queues: hardly ever any.
 pub struct OrderingTable {
     kv: Arc<dyn Kv>,
     by_topic: BTreeMap<u32, MovingSlots>,
@@ -33,12 +33,12 @@ impl OrderingTable {
         topics.map(|(topic_id, moving)| MovingTopic { topic_id: *topic_id, moving: moving.clone() }).collect()
     }
 
-    /// The slots of a topic that have not moved, if there are any.
+    /// The slots of a topic that have not moved, if any.
     pub fn get(&self, topic_id: u32) -> Option<&MovingSlots> {
         self.by_topic.get(&topic_id)
     }
 
-    /// `None` once everything has moved.
+    /// Sets the moving slots of a topic; `None` once all have moved.
     fn set(&mut self, topic_id: u32, moving: Option<MovingSlots>) {
         let old = match moving.filter(|moving| !moving.is_over()) {
             Some(moving) => self.by_topic.insert(topic_id, moving),
@@ -49,7 +49,7 @@ impl OrderingTable {
         }
     }
 
-    /// The queue of `topic` that the next message of a slot goes to.
+    /// The queue of `topic` for the next message of a slot.
     pub(super) fn place(&mut self, topic: &Topic, slot: u32) -> u32 {
         if let Some(moving) = self.by_topic.get_mut(&topic.id)
             && let Some(queue) = moving.queue(slot)
@@ -62,7 +62,7 @@ impl OrderingTable {
         slots::queue_of(slot, topic.write_queues)
     }
 
-    /// A topic gets another number of queues.
+    /// Changes the number of queues of a topic.
     pub(super) fn resize(&mut self, from: &Topic, to: &Topic, queues: &QueueTable) {
         let takes_groups = from.accepts(MessageType::Fifo) || to.accepts(MessageType::Fifo);
         let present = self.by_topic.get(&to.id);
@@ -84,8 +84,8 @@ impl OrderingTable {
     }
 }
 
-/// Where the queues of a topic end that can be consumed. What has expired counts: a state machine that was made from a
-/// snapshot does not know where a queue begins, and must come to the same result.
+/// Ends of the queues of a topic that can be consumed. Expired messages count: a state machine that was made from a
+/// snapshot does not know where a queue begins, and must reach the same result.
 fn ends<'a>(queues: &'a QueueTable, topic: &'a Topic) -> impl Fn(u32) -> Option<u64> + 'a {
     let end = |queue| queues.bounds(topic.id, queue).next;
     move |queue| (queue < topic.read_queues).then(|| end(queue)).filter(|next| *next > 0)

@@ -1,4 +1,4 @@
-//! What applying a record did, and what others may want to know of it.
+//! The outcome of applying a record, and the events that it causes.
 
 use std::sync::Arc;
 
@@ -8,11 +8,10 @@ use kerolox_core::topic::Topic;
 
 use crate::state::FirstMessage;
 
-/// What a record did; who proposed it waits for this.
+/// The outcome of a record; its proposer waits for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ApplyOutcome {
-    /// A message is visible at this offset: it was sent, its transaction was committed, or it was delivered before its time
-    /// just now.
+    /// A message is visible at this offset: it was sent, its transaction was committed, or it was delivered early just now.
     Visible {
         /// Queue of its topic.
         queue: u32,
@@ -23,89 +22,89 @@ pub enum ApplyOutcome {
     Held,
     /// A message waits for its delivery time: it was sent, or its transaction was committed just now.
     Scheduled,
-    /// The message repeats this one and was not made visible.
+    /// The message duplicates this one and was not made visible.
     Duplicate(FirstMessage),
     /// The transaction was rolled back, or the scheduled message recalled just now.
     Discarded,
-    /// The transaction had ended the same way before.
+    /// The transaction had ended this way before.
     Repeated,
-    /// The transaction had ended the other way before; that stands.
+    /// The transaction had ended the other way before; that decision stands.
     Contradicted,
     /// There is no half message at that position.
     NoSuchHalf,
-    /// The scheduled message was delivered or recalled before; that stands.
+    /// The scheduled message was delivered or recalled before; that decision stands.
     TimerOver(TimerPhase),
     /// There is no scheduled message at that position.
     NoSuchTimer,
     /// The topic was deleted before the record was applied.
     TopicGone,
-    /// The topic as it is now, and whether it is new.
+    /// The present topic, and whether it is new.
     Topic(Arc<Topic>, bool),
-    /// The group as it is now, and whether it is new.
+    /// The present group, and whether it is new.
     Group(Arc<Group>, bool),
-    /// The queue of a lite topic, and whether that is new.
+    /// The queue of a lite topic, and whether it is new.
     Lite {
-        /// Its number.
+        /// Number of the queue.
         queue: u32,
         /// Whether it was created just now.
         is_new: bool,
     },
-    /// Whether there was something to delete.
+    /// Whether there was an object to delete.
     Deleted(bool),
-    /// The log was not trimmed: a record behind the place says something about one before it.
+    /// The log was not trimmed: a record behind the position depends on one before it.
     Hangs,
     /// Nothing to report.
     Done,
 }
 
-/// What the rest of the broker may want to know after a record was applied.
+/// An event for other parts of the broker after a record was applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StateEvent {
     /// A message became visible; `end` is one past its offset.
     Arrived {
-        /// The topic.
+        /// Number of the topic.
         topic_id: u32,
-        /// The queue.
+        /// Number of the queue.
         queue: u32,
         /// One past the newest offset.
         end: u64,
     },
     /// Messages before an offset expired.
     Trimmed {
-        /// The topic.
+        /// Number of the topic.
         topic_id: u32,
-        /// The queue.
+        /// Number of the queue.
         queue: u32,
-        /// The first offset that is kept.
+        /// The first remaining offset.
         min: u64,
     },
     /// A message that a group had finished is to be delivered to it once more.
     Reopened {
-        /// The group.
+        /// Number of the group.
         group_id: u32,
-        /// The topic.
+        /// Number of the topic.
         topic_id: u32,
-        /// The queue.
+        /// Number of the queue.
         queue: u32,
-        /// Its offset.
+        /// Offset of the message.
         offset: u64,
     },
     /// A lite topic was created.
     LiteCreated {
-        /// Its parent.
+        /// Number of the parent.
         topic_id: u32,
-        /// Its queue.
+        /// Queue of the lite topic.
         queue: u32,
-        /// Its name.
+        /// Name of the lite topic.
         name: String,
     },
     /// A lite topic was removed.
     LiteDropped {
-        /// Its parent.
+        /// Number of the parent.
         topic_id: u32,
-        /// Its queue, which is never used again.
+        /// Queue of the lite topic, which is never reused.
         queue: u32,
-        /// Its name.
+        /// Name of the lite topic.
         name: String,
     },
     /// Topics were created, changed or deleted.
@@ -114,12 +113,12 @@ pub enum StateEvent {
     GroupsChanged,
     /// A half message is due for a check at this time.
     HalfDue {
-        /// Milliseconds since the Unix epoch.
+        /// Due time, milliseconds since the Unix epoch.
         due_ms: i64,
     },
     /// A message waits for this delivery time.
     TimerDue {
-        /// Milliseconds since the Unix epoch.
+        /// Delivery time, milliseconds since the Unix epoch.
         due_ms: i64,
     },
 }

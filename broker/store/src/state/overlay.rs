@@ -107,7 +107,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// A scan through the overlay is a scan of a map that had the changes applied.
+        /// A scan through the overlay equals a scan of a map with the changes applied.
         #[test]
         fn scans_see_through(
             stored in prop::collection::btree_map(0u8..40, any::<u8>(), 0..30),

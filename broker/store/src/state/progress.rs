@@ -1,4 +1,4 @@
-//! What consumer groups have finished.
+//! Progress of consumer groups.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -14,7 +14,8 @@ use crate::state::keys;
 use crate::state::snapshot::{SnapshotLists, tag};
 use crate::state::table::{QueueId, StateTable};
 
-/// Number of no group (theirs begin with 1): its progress in a dead-letter topic tells which dead letters went back.
+/// Number of no group (group numbers begin with 1): its progress in a dead-letter topic marks the dead letters that
+/// went back.
 pub(super) const REDRIVEN: u32 = 0;
 
 /// A group and a queue in which it consumes.
@@ -25,11 +26,11 @@ pub(super) struct ProgressId {
     pub(super) queue: u32,
 }
 
-/// What each group has finished in each queue. In memory is what is in use: what changed since the flush before the last one.
+/// The progress of each group in each queue. Recent changes are in memory: those since the flush before the last one.
 pub struct ProgressTable {
     kv: Arc<dyn Kv>,
     recent: HashMap<ProgressId, RecentProgress>,
-    /// How many of them are not in the store yet.
+    /// Number of entries that are not in the store yet.
     dirty: usize,
     gone: GoneProgress,
 }
@@ -39,13 +40,13 @@ struct RecentProgress {
     is_dirty: bool,
 }
 
-/// What is still in the store, though it went: the record that deletes may not be durable yet.
+/// Deleted progress that is still in the store: the deleting record may not be durable yet.
 #[derive(Default)]
 struct GoneProgress {
     groups: HashSet<u32>,
     topics: HashSet<u32>,
     queues: HashSet<QueueId>,
-    /// How to remove it.
+    /// Changes that remove it.
     ops: Vec<WriteOp>,
 }
 
@@ -63,7 +64,7 @@ impl ProgressTable {
         Self { kv: kv.clone(), recent: HashMap::new(), dirty: 0, gone: GoneProgress::default() }
     }
 
-    /// What the log says that a group has finished in a queue, without what expired since.
+    /// The logged progress of a group in a queue, without messages that expired since.
     pub(super) fn logged(&self, id: ProgressId) -> Result<Option<QueueAcks>, StoreError> {
         if let Some(progress) = self.recent.get(&id) {
             return Ok(Some(progress.acks.clone()));
@@ -84,7 +85,7 @@ impl ProgressTable {
         Ok(self.logged(id)?.is_some_and(|acks| acks.is_done(QueueOffset::new(offset))))
     }
 
-    /// The ids of the topics in which a group finished or failed anything, or was given an offset.
+    /// The ids of the topics in which a group finished or failed a message, or got an offset.
     ///
     /// # Errors
     /// [`StoreError`] when the store fails.
@@ -92,7 +93,7 @@ impl ProgressTable {
         let mut topics = BTreeSet::new();
         let prefix = keys::id(group_id);
         let mut from = prefix.clone();
-        // One key of each topic is enough: on to the next topic.
+        // One key of each topic is enough: skip to the next topic.
         while let Some((key, _)) = self.kv.scan(KeyFamily::Progress, &from, 1)?.into_iter().next()
             && key.starts_with(&prefix)
         {
@@ -106,7 +107,7 @@ impl ProgressTable {
         Ok(topics)
     }
 
-    /// Progress of a group in lite topics of a parent, by queue, from queue `from` on; about `max` of them, and none only when
+    /// Progress of a group in lite topics of a parent, by queue, from queue `from` on; about `max` entries, and none only when
     /// there are no more.
     pub(super) fn of_lites(
         &self,
@@ -126,7 +127,7 @@ impl ProgressTable {
             page.insert(id.queue, decode(&value)?);
         }
         let is_full = page.len() == max;
-        // Behind a full page, what only memory knows belongs to a later one.
+        // Entries in memory behind a full page belong to a later page.
         let last = page.keys().last().copied().filter(|_| is_full).unwrap_or(LAST_LITE_QUEUE);
         let recent = self.recent.iter().filter(|(id, _)| {
             (id.group_id, id.topic_id) == (group_id, topic_id) && (from..=last).contains(&id.queue)
@@ -146,7 +147,7 @@ impl ProgressTable {
         Ok(all)
     }
 
-    /// What is in the store and nowhere else, as it lies there.
+    /// Entries that are only in the store, in stored form.
     fn stored_only(&self) -> impl Iterator<Item = Result<(ProgressId, Vec<u8>), StoreError>> + '_ {
         let stored = pairs(|from, limit| self.kv.scan(KeyFamily::Progress, from, limit));
         let parsed = stored.map(|pair| {
@@ -158,15 +159,15 @@ impl ProgressTable {
         })
     }
 
-    /// Replaces what a group has finished in a queue.
+    /// Replaces the progress of a group in a queue.
     pub(super) fn put(&mut self, id: ProgressId, acks: QueueAcks) {
         let new = RecentProgress { acks, is_dirty: true };
         let old = self.recent.insert(id, new);
         self.dirty += usize::from(old.is_none_or(|old| !old.is_dirty));
-        assert!(self.dirty <= self.recent.len(), "what is not stored is in memory");
+        assert!(self.dirty <= self.recent.len(), "unstored progress is in memory");
     }
 
-    /// Changes what a group has finished in a queue.
+    /// Changes the progress of a group in a queue.
     pub(super) fn change(
         &mut self,
         id: ProgressId,
@@ -178,7 +179,7 @@ impl ProgressTable {
         Ok(())
     }
 
-    /// Makes offsets of a queue open again for all groups, as far as memory knows their progress.
+    /// Reopens offsets of a queue for all groups whose progress is in memory.
     pub(super) fn reopen_recent(&mut self, queue: QueueId, first: u64, end: u64) {
         let here = self.recent.iter_mut().filter(|(id, _)| (id.topic_id, id.queue) == queue);
         here.for_each(|(_, progress)| progress.acks.reopen(QueueOffset::new(first), QueueOffset::new(end)));
@@ -191,10 +192,10 @@ impl ProgressTable {
             dirty += usize::from(!stays && progress.is_dirty);
             stays
         });
-        self.dirty = self.dirty.checked_sub(dirty).expect("what went was counted when it came");
+        self.dirty = self.dirty.checked_sub(dirty).expect("removed entries were counted when they came");
     }
 
-    /// Groups that have progress in a topic, of those with these ids.
+    /// Groups among these ids that have progress in a topic.
     fn groups_in(&self, topic_id: u32, group_ids: &[u32]) -> Result<BTreeSet<u32>, StoreError> {
         let recent = self.recent.keys().filter(|id| id.topic_id == topic_id);
         let mut groups: BTreeSet<u32> = recent.map(|id| id.group_id).collect();
@@ -232,7 +233,7 @@ impl StateTable for ProgressTable {
     }
 
     fn clear(&mut self) -> Result<(), StoreError> {
-        // At once: the store says meanwhile that it is uncertain, so nothing takes it up like this.
+        // At once: the store is marked uncertain meanwhile, so no start uses it in this state.
         self.kv.write(vec![WriteOp::DeletePrefix(KeyFamily::Progress, Vec::new())])?;
         self.recent.clear();
         self.dirty = 0;
@@ -259,7 +260,7 @@ impl StateTable for ProgressTable {
     fn flushed(&mut self) {
         self.gone = GoneProgress::default();
         self.dirty = 0;
-        // What is clean can be read back; keeping it only for what is in use bounds memory by activity.
+        // Clean entries can be read back; keeping only those in use bounds memory by activity.
         self.recent.retain(|_, progress| std::mem::take(&mut progress.is_dirty));
     }
 

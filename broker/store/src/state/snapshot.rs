@@ -1,5 +1,4 @@
-//! The state as records: what a segment begins with, so that it can be made again without what came
-//! before.
+//! Snapshots: the state as records at the beginning of a segment, so that it can be restored without earlier ones.
 
 use bytes::Bytes;
 use kerolox_core::record::SnapshotRecord;
@@ -10,21 +9,21 @@ use crate::error::StoreError;
 use crate::state::StateMachine;
 use crate::state::table::StateTable;
 
-/// A part is closed when it reaches this size, so that a snapshot of a big broker does not become one huge record.
+/// A part is closed at this size, so that a snapshot of a big broker does not become one huge record.
 const PART_BYTES: usize = 1 << 20;
 
-/// What the state machine takes from a snapshot.
+/// How the state machine treats snapshots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Loading {
-    /// Nothing was applied yet: a snapshot is taken up.
+    /// Nothing was applied yet: a snapshot is loaded.
     Blank,
-    /// The part of this number comes next.
+    /// The part with this number comes next.
     Part(u32),
     /// There is a state: snapshots are skipped.
     Never,
 }
 
-/// Fields of [`SnapshotRecord`], for what is written as it lies in the store.
+/// Fields of [`SnapshotRecord`], for items that are copied from the store unchanged.
 pub(super) mod tag {
     pub(in crate::state) const TOPICS: u32 = 6;
     pub(in crate::state) const GROUPS: u32 = 7;
@@ -41,10 +40,10 @@ pub(super) mod tag {
     pub(in crate::state) const MESSAGE: u32 = 2;
 }
 
-/// Writes lists of [`SnapshotRecord`] as they lie in the log. There may be millions of items, and everything waits for them.
+/// Writes lists of [`SnapshotRecord`] in encoded form. There may be millions of items, and all proposals wait for them.
 #[derive(Default)]
 pub(super) struct SnapshotLists {
-    /// Parts that are full.
+    /// Full parts.
     done: Vec<Vec<u8>>,
     current: Vec<u8>,
 }
@@ -55,12 +54,12 @@ impl SnapshotLists {
         item.encode(self.begin(tag, len)).expect("a Vec grows as needed");
     }
 
-    /// An item that the store holds in the same form.
+    /// Adds an item that the store holds in the same form.
     pub(super) fn stored(&mut self, tag: u32, item: &[u8]) {
         self.begin(tag, item.len()).extend_from_slice(item);
     }
 
-    /// A message that is held back, which the store holds without its position.
+    /// Adds a held message, which the store holds without its position.
     pub(super) fn held(&mut self, tag: u32, position: u64, held: &[u8]) {
         let len = key_len(tag::POSITION)
             + encoded_len_varint(position)
@@ -97,7 +96,7 @@ impl StateMachine {
     /// # Errors
     /// [`StoreError`] when the store fails or holds something malformed.
     pub fn snapshot_bodies(&self, settles: bool) -> Result<Vec<Bytes>, StoreError> {
-        // What takes time is walking through the store and through the queues: two threads share that.
+        // Walking through the store and the queues takes most of the time: two threads share it.
         let tables = self.tables();
         let (in_memory, in_store) = tables.split_at(Self::TABLES_IN_MEMORY);
         let (lists, stored) = std::thread::scope(|scope| {
@@ -133,14 +132,14 @@ impl StateMachine {
         bodies.collect::<Result<_, _>>().map_err(malformed)
     }
 
-    /// The same, decoded.
+    /// The decoded snapshot records of the current state.
     #[cfg(test)]
     pub(super) fn snapshot(&self) -> Result<Vec<SnapshotRecord>, StoreError> {
         let bodies = self.snapshot_bodies(false)?.into_iter();
         Ok(bodies.map(|body| SnapshotRecord::decode(body).expect("a snapshot")).collect())
     }
 
-    /// Whether this part of a snapshot would be taken up.
+    /// Whether this part of a snapshot would be loaded.
     pub(super) fn expects_part(&self, part: u32) -> bool {
         match self.loading {
             Loading::Blank => part == 0,
@@ -149,7 +148,7 @@ impl StateMachine {
         }
     }
 
-    /// Takes up one part, if this state machine starts from nothing or is uncertain behind damage.
+    /// Loads one part, if this state machine starts from nothing or is uncertain behind damage.
     pub(super) fn apply_snapshot(&mut self, mut part: SnapshotRecord) -> Result<(), StoreError> {
         if self.uncertainty.is_open() {
             return match self.uncertainty.collect(part)? {

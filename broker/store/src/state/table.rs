@@ -1,8 +1,8 @@
-//! What every table of the state machine can do, so that the state machine names none of them when it loads, takes up or
-//! writes a snapshot, flushes, or lets a topic go.
+//! The interface of every table of the state machine, so that the state machine names none of them when it loads,
+//! restores or writes a snapshot, flushes, or drops a topic.
 //!
-//! A table owns its families of the key-value store, what of them it keeps in memory, and what is not flushed yet. Records
-//! reach it through methods of its own: applying one costs no dynamic call.
+//! A table owns its families of the key-value store, their cached part in memory, and their unflushed changes. Records
+//! reach it through its own methods: applying one costs no dynamic call.
 
 use std::ops::Range;
 
@@ -15,18 +15,18 @@ use crate::state::snapshot::SnapshotLists;
 /// A topic and a queue of it.
 pub(super) type QueueId = (u32, u32);
 
-/// One key of two stores that hold another value under it, or none.
+/// One key with different values in two stores, or with none in one of them.
 pub(super) struct ComparedKey<'a> {
     pub(super) family: KeyFamily,
     /// See [`StateTable::whole_key`].
     pub(super) key: &'a [u8],
-    /// What a replay of the log gives.
+    /// Value from a replay of the log.
     pub(super) own: Option<&'a [u8]>,
-    /// What the other store holds.
+    /// Value in the other store.
     pub(super) found: Option<&'a [u8]>,
 }
 
-/// Where a replay began: with the snapshot at this position.
+/// The beginning of a replay: the snapshot at this position.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ReplayBegin {
     pub(super) position: u64,
@@ -34,17 +34,18 @@ pub(super) struct ReplayBegin {
     pub(super) is_log_begin: bool,
 }
 
-/// One table of the state machine. What a table has nothing to do with does nothing.
+/// One table of the state machine. The default of a method does nothing.
 pub(super) trait StateTable: Sync {
-    /// The families of the store that are the table's alone; single values of [`KeyFamily::State`] are not among them.
+    /// The families of the store that belong to this table alone; single values of [`KeyFamily::State`] are not among
+    /// them.
     fn families(&self) -> &'static [KeyFamily];
 
-    /// Reads from the store what is kept in memory. The table is new.
+    /// Loads the cached part from the store. The table is new.
     fn load(&mut self) -> Result<(), StoreError> {
         Ok(())
     }
 
-    /// Sets the fields of a snapshot that are no lists; they stand in its first part.
+    /// Sets the fields of a snapshot that are no lists; they are in its first part.
     fn write_snapshot_head(&self, _head: &mut SnapshotRecord) {}
 
     /// Writes the lists of a snapshot.
@@ -52,7 +53,7 @@ pub(super) trait StateTable: Sync {
         Ok(())
     }
 
-    /// Forgets what the whole snapshot says anew that is applied next.
+    /// Clears the content that the whole snapshot to be applied next replaces.
     fn clear(&mut self) -> Result<(), StoreError> {
         Ok(())
     }
@@ -62,13 +63,13 @@ pub(super) trait StateTable: Sync {
         Ok(())
     }
 
-    /// Adds what changed since the last flush, in the order in which it is to be written.
+    /// Adds the changes since the last flush, in writing order.
     fn changes(&self, ops: &mut Vec<WriteOp>);
 
-    /// The store has all [`Self::changes`].
+    /// Called when the store has all [`Self::changes`].
     fn flushed(&mut self);
 
-    /// Roughly how many keys the next flush writes.
+    /// Approximate number of keys that the next flush writes.
     fn pending_len(&self) -> usize;
 
     /// Forgets a topic. `group_ids` are the ids of all groups.
@@ -84,17 +85,17 @@ pub(super) trait StateTable: Sync {
     /// Forgets a consumer group.
     fn drop_group(&mut self, _group_id: u32) {}
 
-    /// Gives up what lies before a log position, and before some offsets of queues.
+    /// Drops entries before a log position, and before some offsets of queues.
     fn trim(&mut self, _trim: &TrimRecord) -> Result<(), StoreError> {
         Ok(())
     }
 
-    /// Ranges of keys that a trim removes at once, before the position moves on up to which the store stands.
+    /// Ranges of keys that a trim removes at once, before the position of the store advances.
     fn trimmed_ranges(&self, _trim: &TrimRecord) -> Vec<(KeyFamily, Range<Vec<u8>>)> {
         Vec::new()
     }
 
-    /// The key that stands for everything of which `key` holds a piece: when the table was flushed decides what a piece is.
+    /// The key for the whole of which `key` holds a piece: the times of flushes determine the pieces.
     fn whole_key(&self, _family: KeyFamily, key: Vec<u8>) -> Vec<u8> {
         key
     }
@@ -104,13 +105,13 @@ pub(super) trait StateTable: Sync {
         value
     }
 
-    /// Whether the values of a key differ only in what lies before the beginning of a replay, after which this table stands: a
-    /// state that was there all the time may know it.
+    /// Whether the values of a key differ only in entries from before the beginning of a replay, whose result this table is: a
+    /// long-lived state may know them.
     fn differs_before(&self, _begin: ReplayBegin, _key: &ComparedKey<'_>) -> Result<bool, StoreError> {
         Ok(false)
     }
 
-    /// The messages of a queue from offset `from` on stand `by` offsets further up than was thought.
+    /// Moves the messages of a queue from offset `from` on up by `by` offsets.
     fn shift(&mut self, _queue: QueueId, _from: u64, _by: u64) -> Result<(), StoreError> {
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The replay, record by record, on an ordered map.
+//! The state machine, record by record, on an ordered map.
 
 use bytes::Bytes;
 use kerolox_core::audit::AUDIT_MAX;
@@ -21,7 +21,7 @@ use kerolox_log::Frame;
 
 const STEP: u64 = 64;
 
-/// An state and a log of what was applied to it.
+/// A state and the log of the records applied to it.
 struct Replay {
     state: StateMachine,
     frames: Vec<Frame>,
@@ -61,7 +61,7 @@ impl Replay {
         self.state.flushed();
     }
 
-    /// What a reader can see, for comparing one state with another.
+    /// A reader's view of a state, for comparisons.
     fn view(state: &StateMachine) -> impl PartialEq + std::fmt::Debug + use<> {
         let queues: Vec<_> = state
             .topics
@@ -223,7 +223,7 @@ fn a_scheduled_message_is_delivered_or_recalled_once() {
     assert_eq!(replay.apply(ended(held[1], TimerDecision::Deliver)).1, over);
     let now = ended(held[3], TimerDecision::Deliver);
     assert_eq!(replay.apply(now).1, ApplyOutcome::Visible { queue: 1, offset: 0 });
-    // In the order of the record; what was decided before stays decided, and nothing comes twice.
+    // In the order of the record; earlier decisions stay, and no message is delivered twice.
     replay.apply(fired(&[held[2], held[1], held[0], held[2], held[3], 999_999]));
     replay.apply(fired(&held));
     let visible: Vec<u64> = replay

@@ -14,7 +14,7 @@ use crate::state::{ApplyOutcome, StateEvent, StateMachine};
 pub type TimerTable = HeldTable<ScheduledMessage>;
 
 impl StateMachine {
-    /// A message waits from now on. Whether its time has come already is not for the state machine to say: it has no clock.
+    /// Schedules a message. Whether it is already due is not decided here: the state machine has no clock.
     pub(super) fn schedule(
         &mut self,
         position: u64,
@@ -26,7 +26,7 @@ impl StateMachine {
         ApplyOutcome::Scheduled
     }
 
-    /// A half message is committed before its delivery time.
+    /// Schedules a half message that was committed before its delivery time.
     pub(super) fn schedule_half(
         &mut self,
         position: u64,
@@ -41,7 +41,7 @@ impl StateMachine {
         self.schedule(position, &timer, events)
     }
 
-    /// Delivery times came, in this order. What was decided meanwhile stays decided.
+    /// Delivers messages that came due, in this order. Earlier decisions stand.
     pub(super) fn apply_fired(
         &mut self,
         frame: &Frame,

@@ -1,4 +1,4 @@
-//! Topics: few, and looked up all the time, so they live in memory.
+//! Topics: few and frequently looked up, so they live in memory.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use crate::state::overlay::Overlay;
 use crate::state::snapshot::{SnapshotLists, tag};
 use crate::state::table::StateTable;
 
-/// Topics by name and by id, and which permissions all of them lack.
+/// Topics by name and by id, and the permissions withheld from all of them.
 pub struct TopicTable {
     overlay: Overlay,
     by_name: BTreeMap<String, Arc<Topic>>,
     by_id: HashMap<u32, Arc<Topic>>,
-    /// Ids are never given twice, so that nothing left of a deleted topic can be taken for a new one's.
+    /// Ids are never reused, so that no remains of a deleted topic can be mistaken for a new one's.
     next_id: u32,
     withheld: u32,
 }
@@ -35,17 +35,17 @@ impl TopicTable {
         }
     }
 
-    /// The topic of a name.
+    /// The topic with a name.
     pub fn get(&self, name: &str) -> Option<Arc<Topic>> {
         self.by_name.get(name).cloned()
     }
 
-    /// The topic of an id.
+    /// The topic with an id.
     pub fn by_id(&self, id: u32) -> Option<Arc<Topic>> {
         self.by_id.get(&id).cloned()
     }
 
-    /// Whether there is a topic of an id.
+    /// Whether a topic has this id.
     pub fn has(&self, id: u32) -> bool {
         self.by_id.contains_key(&id)
     }
@@ -55,12 +55,12 @@ impl TopicTable {
         self.by_name.values().cloned().collect()
     }
 
-    /// The id that the next new topic gets.
+    /// The id for the next new topic.
     pub fn next_id(&self) -> u32 {
         self.next_id
     }
 
-    /// Permissions that all topics lack, whatever they have themselves: [`kerolox_core::topic::PERM_READ`] and
+    /// Permissions withheld from all topics, whatever their own: [`kerolox_core::topic::PERM_READ`] and
     /// [`kerolox_core::topic::PERM_WRITE`].
     pub fn withheld(&self) -> u32 {
         self.withheld
@@ -70,7 +70,7 @@ impl TopicTable {
         self.withheld = perm;
     }
 
-    /// Without a copy, for what every message asks.
+    /// The topic with an id, without a copy: every message needs it.
     pub(super) fn look_up(&self, id: u32) -> Option<&Topic> {
         self.by_id.get(&id).map(|topic| &**topic)
     }
@@ -92,7 +92,7 @@ impl TopicTable {
         self.by_id.insert(topic.id, topic);
     }
 
-    /// Ids up to this one are given.
+    /// Marks ids up to this one as taken.
     pub(super) fn note_id(&mut self, id: u32) {
         self.next_id = self.next_id.max(id.saturating_add(1));
     }

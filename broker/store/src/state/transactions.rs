@@ -1,4 +1,4 @@
-//! Half messages: which of them are decided together, how they are checked back, decided, and remembered.
+//! Half messages: their transactions, check-backs, decisions and memory.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -22,10 +22,11 @@ use crate::state::snapshot::SnapshotLists;
 use crate::state::table::{ComparedKey, QueueId, ReplayBegin, StateTable};
 use crate::state::{ApplyOutcome, StateEvent, StateMachine, keys};
 
-/// Half messages by position, undecided ones also by the time of their next check. Reads as the table of those messages.
+/// Half messages by position, undecided ones also by the time of their next check. Dereferences to the table of those
+/// messages.
 pub struct TransactionTable {
     halves: HeldTable<HalfMessage>,
-    /// Positions of half messages that wait for the one whose transaction they belong to: that comes next.
+    /// Positions of half messages that wait for the last one of their transaction, which comes next.
     joining: Vec<u64>,
 }
 
@@ -42,7 +43,7 @@ impl TransactionTable {
         Self { halves: HeldTable::new(kv), joining: Vec::new() }
     }
 
-    /// How many half messages wait for the one whose transaction they belong to.
+    /// Number of half messages that wait for the last one of their transaction.
     pub(super) fn joining_len(&self) -> usize {
         self.joining.len()
     }
@@ -56,15 +57,18 @@ impl TransactionTable {
         self.halves.carry(position, to)
     }
 
-    /// A half message is stored that waits for the one whose transaction it belongs to.
+    /// Stores a half message that waits for the last one of its transaction.
     fn join(&mut self, position: u64, half: &HalfMessage) {
-        assert!(half.joins, "what is decided by itself joins nothing");
-        assert!(self.joining.last().is_none_or(|last| *last < position), "those that join lie in order");
+        assert!(half.joins, "a joining half message is marked so");
+        assert!(
+            self.joining.last().is_none_or(|last| *last < position),
+            "joining half messages lie in order"
+        );
         self.halves.put(position, None, half);
         self.joining.push(position);
     }
 
-    /// A half message is stored with which those before it are decided that joined.
+    /// Stores the last half message of a transaction, which decides for those that joined.
     fn lead(&mut self, position: u64, half: HalfMessage) -> Result<(), StoreError> {
         let half = HalfMessage { members: std::mem::take(&mut self.joining), ..half };
         for member in &half.members {
@@ -75,8 +79,7 @@ impl TransactionTable {
         Ok(())
     }
 
-    /// The message never came whose transaction the joining ones belong to: a crash took it, and no sender was told that they
-    /// are stored.
+    /// Drops joining half messages whose last one never came: a crash took it, and no sender was told that they are stored.
     pub(super) fn drop_joining(&mut self) -> Result<(), StoreError> {
         for position in std::mem::take(&mut self.joining) {
             if let Some(half) = self.halves.get(position)?.filter(HalfMessage::is_undecided) {
@@ -100,7 +103,7 @@ impl StateTable for TransactionTable {
     }
 
     fn write_snapshot(&self, lists: &mut SnapshotLists) -> Result<(), StoreError> {
-        // What one waits for would have been stored next to it.
+        // The last one of a transaction would have been stored next to these.
         self.halves.write_open(lists, |position| self.joining.contains(&position))
     }
 
@@ -170,7 +173,7 @@ impl From<DiscardRecord> for Settling {
 }
 
 impl StateMachine {
-    /// A half message waits for its decision, or for the message whose transaction it belongs to.
+    /// Stores a half message that waits for its decision, or for the last one of its transaction.
     pub(super) fn hold_half(
         &mut self,
         frame: &Frame,
@@ -239,7 +242,7 @@ impl StateMachine {
             half.is_undecided() || sabotage::is("last-decision-wins"),
             "the first decision about a half message stays"
         );
-        assert!(position < frame.position, "a decision lies behind what it decides");
+        assert!(position < frame.position, "a decision lies behind its half message");
         let mut decided = half.clone();
         decided.message.decided_by.clone_from(&settling.by);
         decided.message.decided_ms = frame.store_ms;
@@ -277,7 +280,8 @@ impl StateMachine {
         outcome
     }
 
-    /// A half message was put to a producer, is parked, or is to be checked back because an administrator says so.
+    /// Applies a check-back: a half message was checked with a producer, is parked, or is to be checked at an
+    /// administrator's request.
     pub(super) fn apply_checked(
         &mut self,
         frame: &Frame,
@@ -304,7 +308,7 @@ impl StateMachine {
         Ok(())
     }
 
-    /// A producer that was asked does not know either.
+    /// Records that a producer that was asked does not know either.
     pub(super) fn apply_undecided(
         &mut self,
         frame: &Frame,
@@ -320,7 +324,7 @@ impl StateMachine {
     }
 }
 
-/// What is known of a message that is held back, when its record is applied.
+/// The entry of a held message when its record is applied.
 pub(super) fn held_message(frame: &Frame, header: MessageHeader) -> HeldMessage {
     HeldMessage {
         topic_id: header.topic_id,

@@ -1,4 +1,4 @@
-//! What a store holds, as text: for comparing with what a golden fixture should hold.
+//! The content of a store as text: for comparisons with a golden fixture.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -78,7 +78,7 @@ pub(crate) fn describe(store: &Store, folder: &dyn Folder) -> String {
                         "  {} {queue}: done below {committed}, open {open:?}, attempted {attempted:?}",
                         topic.name
                     ));
-                    // What waits for another attempt is kept, although its queue begins behind it.
+                    // Messages that wait for another attempt are kept, although their queue begins behind them.
                     for (offset, ..) in attempted.iter().filter(|(offset, ..)| *offset < bounds.min) {
                         let entry = index.entry(topic.id, queue, *offset).expect("reads").expect("is kept");
                         let (frame, message) = store.read_message(entry.position, entry.len).expect("reads");

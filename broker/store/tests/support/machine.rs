@@ -12,7 +12,7 @@ use kerolox_log::{FrameSalt, LogOptions};
 use kerolox_store::kv::MemKv;
 use kerolox_store::{AppliedRecord, Store, StoreOptions};
 
-/// What the wall clock shows at first.
+/// The initial time of the wall clock.
 pub(crate) const START_MS: i64 = 1_700_000_000_000;
 
 pub(crate) struct Machine {
@@ -76,7 +76,7 @@ impl Machine {
         self.store = Some(open(&self.folder, &self.kv, &self.wall_ms));
     }
 
-    /// The power is cut; what was answered is on disk. The index is as old as its last flush, or lost.
+    /// Cuts the power; acknowledged records are on disk. The index is as old as its last flush, or lost.
     pub(crate) fn kill(&mut self, loses_index: bool) {
         let kv = if loses_index { Arc::default() } else { Arc::new((*self.kv).clone()) };
         let folder = self.folder.fork();
@@ -86,7 +86,7 @@ impl Machine {
         self.store = Some(open(&self.folder, &self.kv, &self.wall_ms));
     }
 
-    /// Gives up old segments, if there are any.
+    /// Removes old segments, if there are any.
     pub(crate) fn trim(&mut self) {
         let points: Vec<_> = self.store().trim_points().collect::<Result<_, _>>().expect("reads");
         if !points.is_empty() {
@@ -109,7 +109,7 @@ fn open(folder: &MemFolder, kv: &Arc<MemKv>, wall_ms: &Arc<AtomicI64>) -> Store 
     Store::open(options, Arc::new(folder.clone()), kv.clone(), clock, |_| {}).expect("opens")
 }
 
-/// Runs a history for each seed. Each has threads of its own; a few at a time keep the cores busy.
+/// Runs a history for each seed. Each has its own threads; a few at a time keep the cores busy.
 pub(crate) fn each_seed(histories: u64, run: impl Fn(u64) + Sync) {
     let seeds = AtomicU64::new(0);
     std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! The story that the golden fixture tells: every kind of record, over several segments, with a fixed clock.
+//! The records of the golden fixture: every kind, over several segments, with a fixed clock.
 
 use std::sync::{Arc, mpsc};
 
@@ -43,7 +43,7 @@ pub(crate) fn write(folder: Arc<dyn Folder>) {
     writer.log.close().expect("closes");
 }
 
-/// Goes on with a store that holds the log of [`write`]: more messages, and old segments given up.
+/// Continues with a store that holds the log of [`write`]: more messages, and old segments removed.
 pub(crate) fn trim(store: &Store) {
     for i in 0..6 {
         propose(store, &message(PLAIN, "plain", 0, MessageHold::None, &format!("Q{i}")));
@@ -55,7 +55,7 @@ pub(crate) fn trim(store: &Store) {
 
 fn propose(store: &Store, record: &Record) {
     let (sender, answer) = mpsc::channel();
-    let done = Box::new(move |applied| sender.send(applied).expect("somebody waits"));
+    let done = Box::new(move |applied| sender.send(applied).expect("the receiver waits"));
     store.propose(record, FlushRequirement::Sync, done);
     answer.recv().expect("answered").expect("stored");
 }
@@ -146,7 +146,7 @@ impl Writer {
     fn deletions(&mut self) {
         self.change(MetaChange::DeleteTopic(DeleteTopic { name: "gone".into() }));
         self.change(MetaChange::DeleteGroup(DeleteGroup { name: "old".into() }));
-        // Ids are not given again.
+        // Ids are not reused.
         self.change(MetaChange::PutTopic(Topic::new("later", 1)));
         self.put(message(4, "later", 0, MessageHold::None, "L0"));
     }

@@ -1,22 +1,22 @@
-//! Receives that broke: what becomes of the messages that were on their way to the client.
+//! Broken receives: how messages return that were on their way to the client.
 
 use super::DeliveryEngine;
 use crate::delivery::flight::{ActiveLease, Flight};
 use crate::delivery::types::DeliveredMessage;
 
-/// How long a message stays invisible after a call that may have brought it to its client. A client that goes down with a
-/// message does not take the next one with it at once.
+/// How long a message stays invisible after a call that may have brought it to its client. A client that crashes on one
+/// message then does not take the next one with it at once.
 const BROKEN_PAUSE_MS: i64 = 1_000;
 
 impl DeliveryEngine {
-    /// The client of these messages, which came of one receive, did something with one of them since: it has them. Clients act
-    /// when they have the whole answer, and forget what they have of one that breaks.
+    /// Whether the client has acted on one of these messages of one receive, and so has them all. Clients act only on a
+    /// complete answer, and drop a partial one.
     pub fn is_known_to_have(&self, picked: &[DeliveredMessage]) -> bool {
         picked.iter().any(|message| self.flight_of(message).is_none_or(|f| f.lease() != Some(message.lease)))
     }
 
-    /// The receive that these messages were handed out to broke before they were all on their way: what is still held because
-    /// of it is visible again at once, and the attempt does not count.
+    /// The receive of these messages broke before all of them were sent: the messages that it still holds are visible again
+    /// at once, and the attempt does not count.
     pub fn never_came(&mut self, now_ms: i64, picked: &[DeliveredMessage]) {
         for message in picked {
             if self.is_held_by_receive(message) {
@@ -25,9 +25,9 @@ impl DeliveryEngine {
         }
     }
 
-    /// The receive that these messages were handed out to broke when all were on their way: what is still held because of it is
-    /// visible again in a moment. The attempt counts, because the client may have gone down with the message; a handle that it
-    /// got nevertheless counts until the message is handed out again.
+    /// The receive of these messages broke after all of them were sent: the messages that it still holds are visible again
+    /// after a short pause. The attempt counts, because the client may have crashed on the message; a handle that arrived
+    /// nevertheless stays valid until the message is handed out again.
     pub fn may_not_have_come(&mut self, now_ms: i64, picked: &[DeliveredMessage]) {
         for message in picked {
             if self.is_held_by_receive(message) {

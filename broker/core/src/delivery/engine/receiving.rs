@@ -16,7 +16,7 @@ use crate::queue_offset::QueueOffset;
 const AUTO_RENEW_MS_MAX: i64 = 3 * 3_600_000;
 
 impl DeliveryEngine {
-    /// A member receives with this filter; the number goes into [`ReceiveRequest`].
+    /// Registers a member that receives with this filter; the returned number goes into [`ReceiveRequest`].
     pub fn join(&mut self, now_ms: i64, client: &str, filter: &Filter) -> FilterId {
         self.members.join(now_ms, client, filter)
     }
@@ -31,7 +31,7 @@ impl DeliveryEngine {
         self.members.filters_len()
     }
 
-    /// Where order is kept: the messages whose ordering keys have to be loaded so that `request` can be served well.
+    /// In ordered delivery: the messages whose ordering keys have to be loaded so that `request` can be served well.
     pub fn ordering_keys_wanted(
         &self,
         now_ms: i64,
@@ -56,8 +56,8 @@ impl DeliveryEngine {
         }
     }
 
-    /// Hands out up to `request.max` visible messages of all queues in turn, or as the priorities of the queues say: first those
-    /// whose time has come again, then new ones. `alive` tells which clients live, for messages held [`LeaseTerm::WhileAlive`].
+    /// Hands out up to `request.max` visible messages of all queues in turn, or as the priorities of the queues say: retries
+    /// first, then new messages. `alive` tells which clients live, for messages held [`LeaseTerm::WhileAlive`].
     pub fn receive(
         &mut self,
         now_ms: i64,
@@ -83,8 +83,8 @@ impl DeliveryEngine {
         picked
     }
 
-    /// Keeps of a batch what its receiver wants, by the `results` of the filters in the order of the batch. Messages behind one of
-    /// their message group that stays are taken back with it.
+    /// Keeps the messages of a batch that its receiver wants, by the `results` of the filters in the order of the batch. A message
+    /// behind an unwanted one of its message group is taken back with it.
     pub fn apply_filter_results(
         &mut self,
         now_ms: i64,
@@ -129,12 +129,13 @@ impl DeliveryEngine {
         wanted
     }
 
-    /// Takes back messages that never reached their receiver: visible again at `now_ms`, and the attempt does not count.
+    /// Takes back messages that never reached their receiver: they are visible again at `now_ms`, and the attempt does
+    /// not count.
     pub fn give_back(&mut self, now_ms: i64, picked: &[DeliveredMessage]) {
         picked.iter().for_each(|message| self.take_back(now_ms, message));
     }
 
-    /// What a receive with the same attempt id got before, as far as it is not done and still held.
+    /// Messages that an earlier receive with this attempt id got, as far as they are undone and still held.
     fn repeat(&mut self, now_ms: i64, request: &ReceiveRequest<'_>) -> Vec<DeliveredMessage> {
         let Some(attempt_id) = request.attempt_id else { return Vec::new() };
         let mut picked = Vec::new();
@@ -241,7 +242,7 @@ impl DeliveryEngine {
         DeliveredMessage { queue: number, offset, attempt, lease, visible_ms, receive }
     }
 
-    /// Visible again at `visible_ms`, as if this delivery had not been.
+    /// Makes a message visible again at `visible_ms`, as if it had not been delivered.
     pub(super) fn take_back(&mut self, visible_ms: i64, message: &DeliveredMessage) {
         let queue = self.queue_mut(message.queue);
         let flight = queue.ledger.flight(message.offset);
@@ -259,7 +260,7 @@ impl DeliveryEngine {
     }
 }
 
-/// When the lease of a message that is handed out now ends, and how it is renewed then.
+/// When the lease of a message that is handed out now ends, and how it is renewed.
 fn lease_end(now_ms: i64, term: LeaseTerm) -> (i64, Option<LeaseRenewal>) {
     match term {
         LeaseTerm::Fixed(ms) => (now_ms.saturating_add_unsigned(ms), None),

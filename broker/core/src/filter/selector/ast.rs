@@ -1,4 +1,4 @@
-//! Expressions as a tree, and their one way of being written.
+//! Expressions as a tree, and their normalized text.
 
 use std::fmt;
 
@@ -8,19 +8,19 @@ pub(super) enum Expr {
     Null,
     Bool(bool),
     Int(i64),
-    /// Finite.
+    /// A finite number.
     Float(f64),
     Text(String),
     Property(String),
-    /// Of something [`numeric`](Expr::is_numeric).
+    /// Negation of a [`numeric`](Expr::is_numeric) expression.
     Negative(Box<Expr>),
-    /// Of a [`condition`](Expr::is_condition).
+    /// Negation of a [`condition`](Expr::is_condition).
     Not(Box<Expr>),
-    /// Of two conditions or more.
+    /// Conjunction of two conditions or more.
     And(Vec<Expr>),
-    /// Of two conditions or more.
+    /// Disjunction of two conditions or more.
     Or(Vec<Expr>),
-    /// What a value is found to be.
+    /// A test of a value.
     Test(Box<Expr>, Test),
 }
 
@@ -28,10 +28,10 @@ pub(super) enum Expr {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Test {
     Equal(bool, Box<Expr>),
-    /// Between numeric expressions.
+    /// Comparison of numeric expressions.
     Order(Order, Box<Expr>),
     IsNull(bool),
-    /// Between numeric expressions, bounds included.
+    /// Range test of numeric expressions, bounds included.
     Between(bool, Box<Expr>, Box<Expr>),
     In(bool, Vec<String>),
     Find(bool, Place, String),
@@ -46,7 +46,7 @@ pub(super) enum Order {
     GreaterOrEqual,
 }
 
-/// Where a text is looked for.
+/// The part of a text that a test searches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     Anywhere,

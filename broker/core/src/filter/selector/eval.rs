@@ -1,4 +1,4 @@
-//! What an expression is for one message.
+//! Evaluation of an expression for one message.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -20,7 +20,7 @@ enum Value<'a> {
 #[derive(Debug, Clone, Copy)]
 enum Number {
     Int(i64),
-    /// Finite.
+    /// A finite number.
     Float(f64),
 }
 
@@ -62,7 +62,7 @@ impl Expr {
 }
 
 impl Test {
-    /// Of `value`; `None` is unknown.
+    /// The truth of this test for `value`; `None` is unknown.
     fn truth<'a>(&'a self, value: &Value<'_>, properties: Properties<'_, 'a>) -> Option<bool> {
         match self {
             Self::Equal(negated, other) => Some(value.equals(&other.value(properties))? != *negated),
@@ -128,14 +128,14 @@ impl Value<'_> {
         }
     }
 
-    /// By size, as numbers.
+    /// Compares two values as numbers.
     fn compare(&self, other: &Self) -> Option<Ordering> {
         self.number()?.compare(other.number()?)
     }
 }
 
 impl Number {
-    /// Decimal digits with sign, point and exponent as far as there are any; nothing that only some languages read.
+    /// Parses decimal digits with an optional sign, point and exponent; rejects forms that only some languages accept.
     fn from_text(text: &str) -> Option<Self> {
         let text = text.trim();
         if let Ok(int) = text.parse() {

@@ -21,12 +21,12 @@
 //! compared with TRUE or FALSE as `true` or `false` in any case. Texts are equal or not; for `<` and its like both sides must
 //! be numbers. Whole numbers are compared exactly, all others as 64-bit floats.
 //!
-//! **Logic** has three values. What compares with NULL, or with a text that is no number where a number is needed, is
-//! unknown; AND, OR and NOT carry that on as SQL does, and a message is wanted only when the whole is true.
+//! **Logic** has three values. A comparison with NULL, or with a text that is no number where a number is needed, is
+//! unknown; AND, OR and NOT carry that on as SQL does, and a message matches only when the whole condition is true.
 //!
-//! Different from RocketMQ, where expressions mean less there or what nobody would expect: NOT binds weaker than comparisons
-//! (`NOT a = 1`); `5 < missing` is unknown instead of false; a property that is no number spoils its comparison, not the
-//! whole expression; nothing may follow the expression; `0.0`, `TRUE = a` and `!=` are understood.
+//! Differences from RocketMQ, where expressions mean less or something surprising: NOT binds weaker than comparisons
+//! (`NOT a = 1`); `5 < missing` is unknown instead of false; a property that is no number spoils its comparison, not the whole
+//! expression; nothing may follow the expression; `0.0`, `TRUE = a` and `!=` are understood.
 
 mod ast;
 mod eval;
@@ -41,7 +41,7 @@ use kerolox_model::limits::{SELECTOR_BYTES_MAX, SELECTOR_DEPTH_MAX};
 
 use ast::Expr;
 
-/// An SQL-92 condition on the properties of a message, ready to be evaluated. Equality, hash and [`Self::text`] go by its
+/// An SQL-92 condition on the properties of a message, ready to be evaluated. Equality, hash and [`Self::text`] use its
 /// normalized text.
 #[derive(Debug, Clone)]
 pub struct Selector {
@@ -55,11 +55,11 @@ pub enum SelectorError {
     /// It is no expression of the language.
     #[error("the SQL filter is wrong at position {offset}. There is {found}, expected {expected}")]
     Syntax {
-        /// Bytes before the place where it is wrong.
+        /// Bytes before the error.
         offset: usize,
-        /// What stands there.
+        /// Text found there.
         found: String,
-        /// What could stand there.
+        /// Text expected there.
         expected: &'static str,
     },
     /// It nests deeper than [`SELECTOR_DEPTH_MAX`].
@@ -73,7 +73,7 @@ pub enum SelectorError {
     /// It is longer than [`SELECTOR_BYTES_MAX`].
     #[error("the SQL filter has {len} bytes, the limit is {SELECTOR_BYTES_MAX}; shorten it")]
     TooLong {
-        /// Bytes of the expression.
+        /// Length of the expression in bytes.
         len: usize,
     },
 }

@@ -22,7 +22,7 @@ const BOUNDS: &str = "a lower bound that is not above the upper one";
 const AFTER_NOT: &str = "BETWEEN, IN, CONTAINS, STARTSWITH or ENDSWITH";
 const END: &str =
     "an operator (=, <>, <, <=, >, >=, BETWEEN, IN, CONTAINS, STARTSWITH, ENDSWITH, IS), AND, OR, or the end";
-/// Marks the one error that is not about what stands there.
+/// Marks the one error that does not concern the text at its position.
 const TOO_DEEP: &str = "fewer levels";
 
 const KEYWORDS: [&str; 12] = [
@@ -44,12 +44,12 @@ type Input<'a> = Stateful<&'a str, Depth>;
 type Error = ErrMode<ContextError<&'static str>>;
 type Parsed<T> = ModalResult<T, ContextError<&'static str>>;
 
-/// What makes the tree deep.
+/// Counters that bound the depth of the tree.
 #[derive(Debug, Clone, Copy, Default)]
 struct Depth {
     /// Levels around the current place.
     levels: usize,
-    /// Tests of the results of other tests, anywhere so far.
+    /// Tests that are chained on results of other tests, in the whole text so far.
     chained: usize,
 }
 
@@ -76,7 +76,7 @@ pub(super) fn condition(text: &str) -> Result<Expr, SelectorError> {
     })
 }
 
-/// The beginning of what stands where an expression is wrong.
+/// The beginning of the text at the position of an error.
 fn found(rest: &str) -> String {
     const SHOWN: usize = 20;
     match rest.char_indices().nth(SHOWN) {
@@ -134,7 +134,7 @@ fn order(input: &mut Input<'_>) -> Parsed<Expr> {
     tested(input, operand, order_test)
 }
 
-/// A value, or a test of it, or a test of what that comes to, and so on.
+/// A value, a test of it, a test of that result, and so on.
 fn tested<'a>(
     input: &mut Input<'a>,
     value: fn(&mut Input<'a>) -> Parsed<Expr>,
@@ -313,7 +313,7 @@ fn blanks(input: &mut Input<'_>) -> Parsed<()> {
     repeat(0.., alt((blank, line, block))).parse_next(input)
 }
 
-/// What `parser` reads must be there and fit.
+/// Fails for good unless `parser` succeeds and its result fits.
 fn required<'a>(
     parser: fn(&mut Input<'a>) -> Parsed<Expr>,
     fits: fn(&Expr) -> bool,

@@ -1,4 +1,5 @@
-//! What is in a simulated file: what readers see, what a power cut leaves for certain, and the changes in between.
+//! The content of a simulated file: the readers' view, the bytes that surely survive a power cut, and the changes in
+//! between.
 
 use std::collections::HashSet;
 use std::io;
@@ -20,7 +21,7 @@ enum Change {
 #[derive(Debug, Clone)]
 struct Pending {
     change: Change,
-    /// A sync of it failed: the system has forgotten that it has to be written, and later syncs do not help.
+    /// Set when a sync of it failed: the system has forgotten to write it, and later syncs do not help.
     forgotten: bool,
 }
 
@@ -29,7 +30,7 @@ pub(super) struct Content {
     pub(super) bytes: Vec<u8>,
     durable: Vec<u8>,
     pending: Vec<Pending>,
-    /// What the device has given up.
+    /// Unreadable ranges.
     bad: Vec<Range<usize>>,
 }
 
@@ -65,20 +66,20 @@ impl Content {
 
     pub(super) fn sync(&mut self) {
         for Pending { change, forgotten } in self.pending.drain(..) {
-            // Lengths are kept in order by the file system's journal; only bytes are forgotten.
+            // The file system's journal keeps lengths in order; only bytes are forgotten.
             if !forgotten || matches!(change, Change::Length(_)) {
                 apply(&mut self.durable, &change);
             }
         }
     }
 
-    /// What a failed sync does: the changes stay visible, but nobody will write them any more.
+    /// The effect of a failed sync: the changes stay visible, but are never written.
     pub(super) fn forget(&mut self) {
         self.pending.iter_mut().for_each(|pending| pending.forgotten = true);
     }
 
-    /// Loses power. `survives` is asked for every length change and every sector of a write. What was written to a
-    /// sector reaches the disk in order; sectors do not wait for each other.
+    /// Loses power. `survives` is asked for every length change and every sector of a write. Writes to one sector reach
+    /// the disk in order; sectors do not wait for each other.
     pub(super) fn crash(&mut self, mut survives: impl FnMut(Survivor) -> bool) {
         let mut lost = HashSet::new();
         for Pending { change, .. } in std::mem::take(&mut self.pending) {
@@ -125,14 +126,14 @@ impl Content {
         found
     }
 
-    /// Changes what is on disk, behind everybody's back.
+    /// Changes the bytes on disk directly, bypassing the file operations.
     pub(super) fn tamper(&mut self, change: impl Fn(&mut Vec<u8>)) {
         change(&mut self.bytes);
         change(&mut self.durable);
     }
 }
 
-/// What may survive a power cut.
+/// A piece that may survive a power cut.
 pub(super) enum Survivor {
     Length(usize),
     Write { offset: usize, len: usize },

@@ -1,25 +1,25 @@
-//! When a simulated disk refuses, and when its power goes.
+//! Faults of a simulated disk: refused operations, and power cuts.
 
 use std::io;
 
 /// Operations that [`super::MemFolder`] can be told to refuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DiskFault {
-    /// Reading a file: the device has given up what lies there.
+    /// Reading a file, as if the device had lost the place.
     Read,
     /// Writing to a file; half of the bytes get through.
     Write,
-    /// Syncing a file. What it should have made durable is forgotten: later syncs do not help, as on Linux.
+    /// Syncing a file. The unsynced data is forgotten: later syncs do not help, as on Linux.
     Sync,
     /// Syncing the folder.
     SyncFolder,
     /// Creating a file.
     Create,
-    /// The same, because the process has no descriptor left.
+    /// Creating a file, because the process has no descriptor left.
     Descriptor,
     /// Removing a file.
     Remove,
-    /// Reserving room.
+    /// Reserving space.
     Allocate,
     /// Changing the length of a file.
     SetLen,
@@ -40,7 +40,7 @@ impl DiskFault {
     ];
 }
 
-/// For how long an operation is refused.
+/// How often an operation is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultTimes {
     /// One time.
@@ -49,20 +49,20 @@ pub enum FaultTimes {
     ForGood,
 }
 
-/// How an operation goes.
+/// The outcome of an operation.
 pub(super) enum Verdict {
-    /// It works.
+    /// It succeeds.
     Done,
     /// It is refused.
     Refused(io::Error),
-    /// The power goes while it is under way: its effect may or may not survive.
+    /// The power is cut during the operation: its effect may or may not survive.
     Cut(io::Error),
 }
 
 #[derive(Debug)]
 struct Plan {
     fault: DiskFault,
-    /// Operations of the kind that still work.
+    /// Number of operations of the kind that still succeed.
     left: u64,
     times: FaultTimes,
 }
@@ -70,7 +70,7 @@ struct Plan {
 #[derive(Debug, Default)]
 pub(super) struct Faults {
     plans: Vec<Plan>,
-    /// Changing operations until the power goes.
+    /// Number of changing operations until the power is cut.
     power: Option<u64>,
     off: bool,
     operations: u64,
@@ -98,7 +98,7 @@ impl Faults {
         self.operations
     }
 
-    /// To be asked before every operation.
+    /// Called before every operation; returns its outcome.
     pub(super) fn meet(&mut self, fault: DiskFault) -> Verdict {
         if self.off {
             return Verdict::Refused(power_is_off());
@@ -114,7 +114,7 @@ impl Faults {
                 None => {}
             }
         }
-        // They are met together.
+        // Creating a file meets both faults.
         if fault == DiskFault::Create && self.refuses(DiskFault::Descriptor) {
             return Verdict::Refused(rustix::io::Errno::MFILE.into());
         }
@@ -125,7 +125,7 @@ impl Faults {
         }
     }
 
-    /// Whether an operation of the kind is to be refused, which counts as one of them.
+    /// Whether an operation of the kind is refused; counts the operation.
     fn refuses(&mut self, fault: DiskFault) -> bool {
         let mut refused = false;
         for plan in self.plans.iter_mut().filter(|plan| plan.fault == fault) {
@@ -144,7 +144,7 @@ impl Faults {
     }
 }
 
-/// What a read of a bad sector fails with.
+/// The error of reading a bad sector.
 pub(super) fn bad_place() -> io::Error {
     rustix::io::Errno::IO.into()
 }

@@ -1,4 +1,4 @@
-//! Files in memory that forget what was not synced, for tests and simulations.
+//! Files in memory that lose unsynced data, for tests and simulations.
 
 mod content;
 mod faults;
@@ -18,15 +18,15 @@ use super::{File, Folder};
 
 /// A folder in memory. Clones share it.
 ///
-/// [`Self::crash`] does what a power cut does: unsynced writes survive, vanish or are torn, unsynced names come and go.
-/// [`Self::power_off_at`] chooses the moment. [`Self::fail`], [`Self::fail_nth`] and [`Self::set_capacity`] make a bad or
-/// full disk; [`Self::flip`] and [`Self::truncate`] make what was stored rot.
+/// [`Self::crash`] acts like a power cut: unsynced writes survive, vanish or are torn, unsynced names come and go.
+/// [`Self::power_off_at`] chooses the moment. [`Self::fail`], [`Self::fail_nth`] and [`Self::set_capacity`] simulate a
+/// bad or full disk; [`Self::flip`] and [`Self::truncate`] corrupt stored data.
 #[derive(Debug, Clone, Default)]
 pub struct MemFolder {
     shared: Arc<Mutex<Shared>>,
 }
 
-/// Something unsynced that a power cut may take; see [`MemFolder::crash_with`].
+/// Unsynced data that a power cut may take; see [`MemFolder::crash_with`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
     /// The creation or removal of a name.
@@ -42,7 +42,7 @@ pub enum Piece {
     Write {
         /// File name.
         name: String,
-        /// Where it begins in the file.
+        /// Offset in the file.
         offset: usize,
         /// Its length in bytes.
         len: usize,
@@ -55,7 +55,7 @@ type Shelf = BTreeMap<String, Inode>;
 #[derive(Debug, Default)]
 struct Shared {
     files: Shelf,
-    /// The names that a power cut leaves for certain.
+    /// The names that surely survive a power cut.
     durable: Shelf,
     faults: Faults,
     capacity: Option<u64>,
@@ -79,8 +79,8 @@ impl MemFolder {
         Self::default()
     }
 
-    /// Loses power and gets it back; `seed` decides what of the unsynced changes survived. Files that were open are of
-    /// no use any more. Faults that were asked for stay.
+    /// Loses power and gets it back; `seed` decides which unsynced changes survive. Open files become unusable.
+    /// Requested faults stay.
     pub fn crash(&self, seed: u64) {
         let mut survival = Survival::new(seed);
         self.crash_with(|_| survival.next());
@@ -116,8 +116,8 @@ impl MemFolder {
         shared.durable = left;
     }
 
-    /// The power goes in the middle of the `nth` changing operation from now (0 is the next one): that one and everything
-    /// later fails, until [`Self::crash`].
+    /// Cuts the power in the middle of the `nth` changing operation from now (0 is the next one): that one and all later
+    /// ones fail, until [`Self::crash`].
     pub fn power_off_at(&self, nth: u64) {
         lock(&self.shared).faults.power_off_at(nth);
     }
@@ -140,12 +140,12 @@ impl MemFolder {
         lock(&self.shared).faults.plan(fault, nth, times);
     }
 
-    /// Bytes that all files together may have; `None` for any number.
+    /// Sets the capacity for all files together, in bytes; `None` for no limit.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         lock(&self.shared).capacity = bytes;
     }
 
-    /// Makes a range of a file unreadable for good, as the bad sectors of a disk are.
+    /// Makes a range of a file unreadable for good, like bad sectors of a disk.
     pub fn give_up(&self, name: &str, range: Range<usize>) {
         let content = lock(&self.shared).files.get(name).cloned();
         if let Some(content) = content {
@@ -153,12 +153,12 @@ impl MemFolder {
         }
     }
 
-    /// Changes one bit of one byte of a file behind everybody's back.
+    /// Flips one bit of one byte of a file, bypassing the file operations.
     pub fn flip(&self, name: &str, offset: usize) {
         self.flip_bits(name, offset, 0x40);
     }
 
-    /// Changes the bits of `mask` in one byte of a file behind everybody's back.
+    /// Flips the bits of `mask` in one byte of a file, bypassing the file operations.
     pub fn flip_bits(&self, name: &str, offset: usize, mask: u8) {
         self.tamper(name, |bytes| {
             if let Some(byte) = bytes.get_mut(offset) {
@@ -167,23 +167,23 @@ impl MemFolder {
         });
     }
 
-    /// Cuts a file off behind everybody's back.
+    /// Cuts off the end of a file, bypassing the file operations.
     pub fn truncate(&self, name: &str, len: usize) {
         self.tamper(name, |bytes| bytes.truncate(len));
     }
 
-    /// Names of the files, whether the power is on or not.
+    /// Names of the files, even without power.
     pub fn names(&self) -> Vec<String> {
         lock(&self.shared).files.keys().cloned().collect()
     }
 
-    /// What a reader sees of a file; `None` when there is none of that name.
+    /// The content of a file as a reader sees it; `None` when there is none of that name.
     pub fn content(&self, name: &str) -> Option<Vec<u8>> {
         lock(&self.shared).files.get(name).map(|content| lock(content).bytes.clone())
     }
 
-    /// A copy that shares nothing with this one, on a disk without faults but with the same bad places, and with the same
-    /// things unsynced.
+    /// An independent copy, on a disk with the bad places but without other faults, and with the unsynced data of this
+    /// one.
     pub fn fork(&self) -> Self {
         let shared = lock(&self.shared);
         let mut copies: Vec<(Inode, Inode)> = Vec::new();
@@ -289,7 +289,7 @@ impl MemFile {
         if shared.life == self.life { Ok(shared) } else { Err(faults::power_is_off()) }
     }
 
-    /// Bytes that the file may have.
+    /// Maximum length of the file, in bytes.
     fn len_max(&self, shared: &Shared) -> u64 {
         let len = lock(&self.content).bytes.len() as u64;
         len.saturating_add(shared.room())

@@ -36,7 +36,7 @@ fn writes_are_torn_and_reordered_by_sectors() {
     data.sync().expect("synced");
     data.write_at(&[2; 600], 100).expect("written");
     data.write_at(&[3; 10], 0).expect("written");
-    // The first sector's part of the first write is lost, and with it what came to that sector later.
+    // The first sector of the first write is lost, and with it later writes to that sector.
     folder.crash_with(|piece| !matches!(piece, Piece::Write { offset: 100, .. }));
     let found = folder.content("data").expect("there");
     assert_eq!((found[0], found[200], found[511], found[512], found[699], found[700]), (1, 1, 1, 2, 2, 1));

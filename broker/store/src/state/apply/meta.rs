@@ -1,4 +1,4 @@
-//! Topics, groups and lite topics come, change and go.
+//! Creation, change and removal of topics, groups and lite topics.
 
 use kerolox_core::dedup::DedupPolicy;
 use kerolox_core::group::Group;
@@ -58,7 +58,7 @@ impl StateMachine {
         ApplyOutcome::Topic(self.topics.put(topic), present.is_none())
     }
 
-    /// The id that a new topic gets: the next one, or the one that its proposer expected if what came before is uncertain.
+    /// The id for a new topic: the next one, or the one that its proposer expected if earlier records are uncertain.
     fn new_topic_id(&self, expected: u32) -> u32 {
         let is_usable = self.uncertainty.trusts_expected_ids() && expected != 0 && !self.topics.has(expected);
         if is_usable { expected } else { self.topics.next_id() }
@@ -114,7 +114,7 @@ impl StateMachine {
         if is_usable { expected } else { self.lites.next_queue() }
     }
 
-    /// Removes lite topics, but for those that got a message in the meantime.
+    /// Removes lite topics, except those that got a message in the meantime.
     fn drop_lites(
         &mut self,
         drop: DropLites,

@@ -1,4 +1,4 @@
-//! What one record of the log changes. Deterministic, so every member of a group comes to the same state.
+//! The effect of one record of the log. Deterministic, so every member of a group reaches the same state.
 
 mod meta;
 mod progress;
@@ -22,11 +22,11 @@ pub(super) fn malformed(frame: &Frame) -> impl Fn(RecordError) -> StoreError {
 }
 
 impl StateMachine {
-    /// Applies the next record of the log. `events` takes what others may want to know.
+    /// Applies the next record of the log. `events` collects notifications for other parts of the broker.
     ///
     /// # Errors
-    /// [`StoreError`] when the record cannot be understood or the store fails; the state must not be used any more then,
-    /// since a record is missing in it.
+    /// [`StoreError`] when the record cannot be decoded or the store fails; the state is unusable then, because a record
+    /// is missing in it.
     pub fn apply(&mut self, frame: &Frame, events: &mut Vec<StateEvent>) -> Result<ApplyOutcome, StoreError> {
         let joining = self.transactions.joining_len();
         let outcome = if frame.kind == RecordKind::Message as u8 {
@@ -126,7 +126,7 @@ impl StateMachine {
             }
             Ok(MessageHold::Half) => self.hold_half(frame, events),
             Ok(MessageHold::Until) => self.hold_until(frame, events),
-            // Taking an unknown hold for none would show what no consumer may see.
+            // Treating an unknown hold as none would show a message that no consumer may see.
             Err(_) => {
                 let reason = format!("hold {}, which this version does not support", routing.hold);
                 Err(malformed(frame)(RecordError::Malformed { kind: "message", reason }))
@@ -148,9 +148,9 @@ impl StateMachine {
         Ok(self.schedule(frame.position, &timer, events))
     }
 
-    /// The queue that the next message of a slot goes to; `expected` without a slot.
+    /// The queue for the next message of a slot; `expected` without a slot.
     pub(super) fn place(&mut self, topic_id: u32, slot: Option<u32>, expected: u32) -> u32 {
-        // A topic may be what is missing in damage.
+        // The record that made the topic may be missing in damage.
         match (slot, self.topics.look_up(topic_id)) {
             (Some(slot), Some(topic)) => self.ordering.place(topic, slot),
             _ => expected,
@@ -171,7 +171,7 @@ impl StateMachine {
         offset
     }
 
-    /// Gives up what lies before the record's position, unless what lies behind it cannot do without.
+    /// Drops everything before the record's position, unless records behind it depend on that.
     fn apply_trim(
         &mut self,
         trim: &TrimRecord,
@@ -208,19 +208,19 @@ impl StateMachine {
         self.tables_mut().into_iter().try_for_each(|table| table.drop_queues(topic_id, queues, &group_ids))
     }
 
-    /// Whether a topic was deleted, or never was: nothing of it is to be kept.
+    /// Whether a topic was deleted, or never existed: nothing of it is to be kept.
     pub(super) fn is_topic_gone(&self, id: u32) -> bool {
         !self.topics.has(id) && !self.uncertainty.may_hide_topic(id)
     }
 
-    /// Whether a queue is a lite topic that was removed, or never was: nothing of it is to be kept.
+    /// Whether a queue is a lite topic that was removed, or never existed: nothing of it is to be kept.
     pub(super) fn is_lite_gone(&self, topic_id: u32, queue: u32) -> bool {
         kerolox_core::lite::is_lite(queue)
             && !self.queues.has(topic_id, queue)
             && !self.uncertainty.may_hide_lite(queue)
     }
 
-    /// A record names a topic, which need not be known behind damage: its id is given.
+    /// Registers the id of a topic that a record names: behind damage the topic may be unknown, but its id is taken.
     pub(super) fn note_topic(&mut self, id: u32) {
         if self.uncertainty.trusts_expected_ids() {
             self.topics.note_id(id);

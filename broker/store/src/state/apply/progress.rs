@@ -1,8 +1,8 @@
-//! What consumers finished or failed, and dead letters: where they come from, and how they go back.
+//! Finished and failed deliveries, and dead letters: their origin, and their way back.
 //!
-//! A dead letter is a message of its own in the dead-letter topic of its group: it is found, received, kept and given up
-//! like any other. Its record ends the delivery of the original. One that went back to its group is marked as done for
-//! [`REDRIVEN`], a group that no client can be a member of.
+//! A dead letter is an ordinary message in the dead-letter topic of its group: it is found, received, kept and removed
+//! like any other. Its record ends the delivery of the original. A dead letter that went back to its group is marked as
+//! done for [`REDRIVEN`], a group that no client can be a member of.
 
 use kerolox_core::queue_offset::QueueOffset;
 use kerolox_core::record::{
@@ -74,7 +74,7 @@ impl StateMachine {
     }
 
     /// A dead letter goes back: its original is open once more, without attempts. If the original has expired, the record
-    /// of the dead letter stands for it.
+    /// of the dead letter replaces it.
     fn apply_redriven(
         &mut self,
         redriven: &RedrivenRecord,

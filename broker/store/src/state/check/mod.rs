@@ -1,8 +1,8 @@
-//! Applying a log once more, to see whether an index is what it should be.
+//! Replay of a log, to verify an index.
 //!
-//! A log whose old segments were given up is applied from its first whole snapshot on. What lies before that, an index that
-//! was there all the time may still know: entries below the offsets that the snapshot begins with, and transactions that
-//! ended before it. That is out of scope, everything else must be equal.
+//! A log whose old segments were removed is applied from its first whole snapshot on. A long-lived index may still know
+//! earlier records: entries below the first offsets of the snapshot, and transactions that ended before it. That is out of
+//! scope, everything else must be equal.
 
 mod scan;
 
@@ -19,11 +19,11 @@ use crate::kv::{KeyFamily, KeyValue, Kv, KvError, MemKv, WriteOp};
 
 use scan::Scan;
 
-/// Changed keys that are kept apart before they are moved to the map.
+/// Changed keys that are collected before they are moved to the map.
 const FLUSH_KEYS: usize = 50_000;
-/// They are counted once in so many records.
+/// The changed keys are counted once per this many records.
 const RECORDS_PER_COUNT: u64 = 64;
-/// Differences that are described; the others are counted.
+/// Number of differences that are described; the others are counted.
 const EXAMPLES: usize = 20;
 
 /// An index in memory, made from the records of a log.
@@ -36,31 +36,31 @@ pub struct LogReplay {
     begin: Begin,
     /// Position of the first record of the log.
     start: u64,
-    /// Records that were applied.
+    /// Number of applied records.
     taken: u64,
 }
 
-/// Where a replay begins.
+/// The beginning of a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Begin {
     /// With the first record of all.
     Whole,
-    /// With a snapshot that has not come yet.
+    /// With a snapshot that was not found yet.
     Waiting,
-    /// With the snapshot that began at this position and may not be whole.
+    /// With the snapshot that began at this position and may be incomplete.
     Snapshot(u64),
     /// With the whole snapshot that began at this position.
     Begun(u64),
 }
 
-/// Where an index differs from what follows from the log.
+/// The differences between an index and the state that follows from the log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StateComparison {
     /// Keys compared.
     pub keys: u64,
     /// Keys that differ.
     pub differences: u64,
-    /// The first of them.
+    /// The first differences.
     pub examples: Vec<StateDifference>,
 }
 
@@ -71,18 +71,18 @@ pub struct StateDifference {
     pub family: KeyFamily,
     /// The key.
     pub key: Vec<u8>,
-    /// How it differs.
+    /// Kind of the difference.
     pub how: DifferenceKind,
 }
 
 /// How a key differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DifferenceKind {
-    /// Follows from the log, and is not in the index.
+    /// The key follows from the log, but is not in the index.
     Missing,
-    /// Is in the index, and does not follow from the log.
+    /// The key is in the index, but does not follow from the log.
     Unexpected,
-    /// Has another value than the one that follows from the log.
+    /// The value differs from the one that follows from the log.
     Different,
 }
 
@@ -92,8 +92,8 @@ impl LogReplay {
         Self::new(Arc::new(MemKv::default()), until, Begin::Whole)
     }
 
-    /// The same for a log whose first record lies at `start`, because what was before it was given up. Records before the
-    /// first whole snapshot are skipped.
+    /// A replay of a log whose first record lies at `start`, because earlier ones were removed. Records before the first
+    /// whole snapshot are skipped.
     pub fn of_trimmed(start: u64, until: u64) -> Self {
         Self { start, ..Self::new(Arc::new(MemKv::default()), until, Begin::Waiting) }
     }
@@ -109,7 +109,7 @@ impl LogReplay {
         Self { state, kv, until, doomed: Vec::new(), begin, start: 0, taken: 0 }
     }
 
-    /// Where the state machine began: 0, or the position of the snapshot that it took up; `None` when there was none.
+    /// Where the state machine began: 0, or the position of the snapshot that it loaded; `None` without one.
     pub fn begin(&self) -> Option<u64> {
         match self.begin {
             Begin::Whole => Some(0),
@@ -121,7 +121,7 @@ impl LogReplay {
     /// Takes the next record of the log.
     ///
     /// # Errors
-    /// [`StoreError::Record`] when the record cannot be understood: a broker cannot be started on this log.
+    /// [`StoreError::Record`] when the record cannot be decoded: a broker cannot be started on this log.
     pub fn take(&mut self, frame: &Frame) -> Result<(), StoreError> {
         if frame.position >= self.until {
             return self.take_later(frame);
@@ -137,7 +137,8 @@ impl LogReplay {
         Ok(())
     }
 
-    /// Whether a record lies before the first whole snapshot. Follows the parts of that, and forgets one that is not whole.
+    /// Whether a record lies before the first whole snapshot. Tracks the parts of that snapshot, and drops an incomplete
+    /// one.
     fn is_before_begin(&mut self, frame: &Frame) -> Result<bool, StoreError> {
         let (Begin::Waiting | Begin::Snapshot(_)) = self.begin else { return Ok(false) };
         let malformed = |source| StoreError::Record { position: frame.position, source };
@@ -156,7 +157,7 @@ impl LogReplay {
         Ok(false)
     }
 
-    /// The next record lies behind damage.
+    /// Passes over damage: the next record lies behind it.
     ///
     /// # Errors
     /// See [`Self::take`].
@@ -167,7 +168,7 @@ impl LogReplay {
         Ok(())
     }
 
-    /// What an index suffers that is made from this log, as far as it is not what it was before.
+    /// The damage to the queues of an index that is made from this log.
     ///
     /// # Errors
     /// [`StoreError`] when the index holds something malformed.
@@ -221,7 +222,7 @@ impl LogReplay {
         Ok(comparison)
     }
 
-    /// How the values of a key differ, as far as that says something.
+    /// The difference between the values of a key, if it is relevant.
     fn difference(
         &self,
         table: Option<&dyn StateTable>,
@@ -244,8 +245,8 @@ impl LogReplay {
         Ok((!is_old).then_some(how))
     }
 
-    /// Trims remove ranges of keys before the index's position moves on; a crash in between leaves an index without them. That
-    /// is no damage: the state machine meets the same record again.
+    /// Trims remove ranges of keys before the index's position advances; a crash in between leaves an index without them. That
+    /// is no damage: the state machine applies the same record again.
     fn take_later(&mut self, frame: &Frame) -> Result<(), StoreError> {
         let malformed = |source| StoreError::Record { position: frame.position, source };
         let record = Record::decode(frame.kind, frame.body.clone()).map_err(malformed)?;
@@ -268,8 +269,8 @@ impl LogReplay {
     }
 }
 
-/// Up to where the index in `kv` holds the log; `None` when it is empty, of another format or uncertain behind damage, and
-/// a broker would make it anew.
+/// Position up to which the index in `kv` holds the log; `None` when it is empty, of another format or uncertain behind
+/// damage, so that a broker would rebuild it.
 ///
 /// # Errors
 /// [`StoreError`] when `kv` cannot be read or holds something malformed.

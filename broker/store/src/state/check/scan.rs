@@ -6,11 +6,11 @@ use crate::state::table::StateTable;
 /// Pairs that are read at a time.
 const PAGE: usize = 1024;
 
-/// All pairs of a family, read a page at a time. Pairs that are apart only because a flush came in between are one here.
+/// All pairs of a family, read a page at a time. Pairs that were separated only by a flush are joined.
 pub(super) struct Scan<'a> {
     kv: &'a dyn Kv,
     family: KeyFamily,
-    /// The table that has the family, and knows what its pieces are.
+    /// The table that owns the family, and knows its pieces.
     table: Option<&'a dyn StateTable>,
     page: std::vec::IntoIter<KeyValue>,
     next: Option<Vec<u8>>,
@@ -22,7 +22,7 @@ impl<'a> Scan<'a> {
         Self { kv, family, table, page: Vec::new().into_iter(), next: Some(Vec::new()), current: None }
     }
 
-    /// Makes sure that there is a current pair, if there are any left.
+    /// Ensures that there is a current pair, unless all were read.
     pub(super) fn fill(&mut self) -> Result<(), KvError> {
         if self.current.is_some() {
             return Ok(());

@@ -11,21 +11,20 @@ use prost::DecodeError;
 use crate::kv::KeyFamily;
 use crate::state::snapshot::tag;
 
-/// Key under which half messages stand in the due index that are undecided, but never due: parked ones, and those that are
-/// decided with another one.
+/// Due time of undecided half messages that are never due: parked ones, and those that another one decides.
 pub(super) const NEVER_MS: i64 = i64::MAX;
 
 /// A kind of message that is held back.
 pub trait HeldKind: Deref<Target = HeldMessage> + Clone + Send + Sync {
-    /// All of them by position.
+    /// Family with all messages of the kind, by position.
     const FAMILY: KeyFamily;
-    /// The open ones by due time and position.
+    /// Family with the open ones, by due time and position.
     const DUE: KeyFamily;
-    /// Both.
+    /// Both families.
     const FAMILIES: &'static [KeyFamily];
-    /// For errors.
+    /// Name for errors.
     const NAME: &'static str;
-    /// Their list in a snapshot.
+    /// Field of the list in a snapshot.
     const TAG: u32;
 
     /// Stored form.
@@ -34,25 +33,25 @@ pub trait HeldKind: Deref<Target = HeldMessage> + Clone + Send + Sync {
     /// Reads the stored form.
     ///
     /// # Errors
-    /// [`DecodeError`] when it is none.
+    /// [`DecodeError`] when `bytes` are not a stored form.
     fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError>;
 
-    /// Takes their list out of a snapshot.
+    /// Takes the list out of a snapshot.
     fn take(part: &mut SnapshotRecord) -> Vec<HeldState>;
 
-    /// What they have in common.
+    /// The common part.
     fn message_mut(&mut self) -> &mut HeldMessage;
 
     /// Whether it waits for a decision.
     fn is_open(&self) -> bool;
 
-    /// When something is to be done about it, as long as it is open.
+    /// When its next action is due, while it is open.
     fn due_ms(&self) -> i64;
 
-    /// Whether it was decided that it is visible: then it is so at its offset.
+    /// Whether it was decided to be visible: then it has an offset.
     fn is_visible(&self) -> bool;
 
-    /// Whether it counts as one of those that are open; messages of one transaction count once.
+    /// Whether it counts as open; messages of one transaction count once.
     fn is_counted(&self) -> bool {
         true
     }

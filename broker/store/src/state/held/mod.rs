@@ -1,5 +1,5 @@
-//! What half messages and scheduled messages have in common: a record that is held back, found by its position, and by a time
-//! as long as it is open.
+//! The common table of half messages and scheduled messages: held records, found by position, and by due time while they are
+//! open.
 
 mod kinds;
 
@@ -23,7 +23,7 @@ use kinds::NEVER_MS;
 /// Messages of one kind that are held back, by position.
 pub struct HeldTable<T> {
     overlay: Overlay,
-    /// How many are open, by topic.
+    /// Number of open messages, by topic.
     open: HashMap<u32, u64>,
     kind: std::marker::PhantomData<T>,
 }
@@ -34,7 +34,7 @@ impl<T: HeldKind> HeldTable<T> {
         Self { overlay, open: HashMap::new(), kind: std::marker::PhantomData }
     }
 
-    /// The one at a position.
+    /// The message at a position.
     ///
     /// # Errors
     /// [`StoreError`] when the store fails or the value is malformed.
@@ -43,8 +43,8 @@ impl<T: HeldKind> HeldTable<T> {
         stored.map(|bytes| decoded(&bytes)).transpose()
     }
 
-    /// Up to `limit` open ones that are due at or before `until_ms`, longest due first, each with its position, beginning
-    /// after the `(due time, position)` given.
+    /// Up to `limit` open messages that are due at or before `until_ms`, longest due first, each with its position,
+    /// beginning after the `(due time, position)` given.
     ///
     /// # Errors
     /// See [`Self::get`].
@@ -70,7 +70,7 @@ impl<T: HeldKind> HeldTable<T> {
         Ok(found)
     }
 
-    /// When the next one is due, if any ever is.
+    /// When the next message is due, if any ever is.
     ///
     /// # Errors
     /// See [`Self::get`].
@@ -80,7 +80,7 @@ impl<T: HeldKind> HeldTable<T> {
         Ok(due.map(|(due_ms, _)| due_ms).filter(|due_ms| *due_ms != NEVER_MS))
     }
 
-    /// Up to `limit` that were stored at or after a log position, decided or not, in the order of the log.
+    /// Up to `limit` messages that were stored at or after a log position, decided or not, in log order.
     ///
     /// # Errors
     /// See [`Self::get`].
@@ -93,17 +93,17 @@ impl<T: HeldKind> HeldTable<T> {
         self.overlay.kv()
     }
 
-    /// How many of a topic are open; messages of one transaction count once.
+    /// Number of open messages of a topic; messages of one transaction count once.
     pub fn open(&self, topic_id: u32) -> u64 {
         self.open.get(&topic_id).copied().unwrap_or(0)
     }
 
-    /// How many of all topics are open; messages of one transaction count once.
+    /// Number of open messages of all topics; messages of one transaction count once.
     pub fn open_total(&self) -> u64 {
         self.open.values().sum()
     }
 
-    /// Replaces what is known of one; `old` is what was known before, if anything.
+    /// Replaces the entry at a position; `old` is the previous entry, if any.
     pub(super) fn put(&mut self, position: u64, old: Option<&T>, new: &T) {
         let encoded = new.to_bytes();
         if let Some(old) = old.filter(|old| old.is_open()) {
@@ -118,9 +118,9 @@ impl<T: HeldKind> HeldTable<T> {
         self.overlay.put(T::FAMILY, keys::held(position), encoded);
     }
 
-    /// Forgets an open one.
+    /// Forgets an open message.
     pub(super) fn remove(&mut self, position: u64, held: &T) {
-        debug_assert!(held.is_open(), "what was decided is kept until the log is trimmed");
+        debug_assert!(held.is_open(), "decided messages are kept until the log is trimmed");
         self.no_longer_open(position, held);
         self.overlay.delete(T::FAMILY, keys::held(position));
     }
@@ -133,7 +133,7 @@ impl<T: HeldKind> HeldTable<T> {
         }
     }
 
-    /// The record of one lies at `to` now; the answer is its offset if it is visible.
+    /// Moves the record of a message to `to`; returns its offset if it is visible.
     pub(super) fn carry(&mut self, position: u64, to: &QueueEntry) -> Result<Option<u64>, StoreError> {
         let Some(held) = self.get(position)? else { return Ok(None) };
         let mut carried = held.clone();
@@ -143,7 +143,7 @@ impl<T: HeldKind> HeldTable<T> {
         Ok(held.is_visible().then_some(held.offset))
     }
 
-    /// Visits the open ones, longest due first.
+    /// Visits the open messages, longest due first.
     pub(super) fn each_open(&self, mut visit: impl FnMut(u64, T)) -> Result<(), StoreError> {
         for pair in self.overlay.pairs(T::DUE) {
             let (_, position, held) = decoded_due(&pair?)?;
@@ -152,7 +152,7 @@ impl<T: HeldKind> HeldTable<T> {
         Ok(())
     }
 
-    /// Visits those that were first stored before a position, open or not.
+    /// Visits the messages that were first stored before a position, open or not.
     pub(super) fn each_before(&self, before: u64, mut visit: impl FnMut(u64, T)) -> Result<(), StoreError> {
         for pair in self.overlay.pairs(T::FAMILY) {
             let (key, value) = pair?;
@@ -165,7 +165,7 @@ impl<T: HeldKind> HeldTable<T> {
         Ok(())
     }
 
-    /// Writes the open ones as a list of a snapshot, but for those at positions that `is_left_out` says.
+    /// Writes the open messages as a list of a snapshot, except those at positions for which `is_left_out` holds.
     pub(super) fn write_open(
         &self,
         lists: &mut SnapshotLists,
@@ -202,7 +202,7 @@ impl<T: HeldKind> StateTable for HeldTable<T> {
         self.write_open(lists, |_| false)
     }
 
-    /// What is open and not in the snapshot stays so, for the decision about it may be what is damaged.
+    /// Open messages that are not in the snapshot stay open, because the damage may hide their decisions.
     fn apply_snapshot(&mut self, part: &mut SnapshotRecord) -> Result<(), StoreError> {
         for HeldState { position, message } in T::take(part) {
             let old = self.get(position)?;
@@ -223,7 +223,7 @@ impl<T: HeldKind> StateTable for HeldTable<T> {
         self.overlay.len()
     }
 
-    /// What was decided before that may be known.
+    /// Earlier decisions may be known.
     fn differs_before(&self, begin: ReplayBegin, key: &ComparedKey<'_>) -> Result<bool, StoreError> {
         match (key.own, key.found) {
             (None, Some(found)) if key.family == T::FAMILY => {
@@ -234,7 +234,7 @@ impl<T: HeldKind> StateTable for HeldTable<T> {
         }
     }
 
-    /// What was decided stays, for it answers those who ask or decide once more.
+    /// Decided messages stay, to answer repeated queries and decisions.
     fn drop_topic(&mut self, topic_id: u32, _group_ids: &[u32]) -> Result<(), StoreError> {
         let mut gone = Vec::new();
         self.each_open(|position, held| {
@@ -250,7 +250,8 @@ impl<T: HeldKind> StateTable for HeldTable<T> {
         Ok(())
     }
 
-    /// Forgets what was decided before the log begins, and what is open but could not be read when it was to be carried.
+    /// Forgets messages decided before the beginning of the log, and open ones that could not be read when they were to
+    /// be carried.
     fn trim(&mut self, trim: &TrimRecord) -> Result<(), StoreError> {
         let before = trim.before;
         let (mut gone, mut lost) = (Vec::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! Queues: which message has which offset.
+//! Queues: the messages and their offsets.
 
 mod moved;
 mod pieces;
@@ -21,15 +21,15 @@ pub use pieces::{BLOCK, QueueEntry};
 use pieces::{ENTRY_LEN, block_key, decode_piece, encode_piece, plain};
 pub(super) use pieces::{decode_entry, encode_entry};
 
-/// Pieces that are read at a time, at the most.
+/// Maximum number of pieces that are read at a time.
 const PIECES_PAGE: usize = 32;
 
-/// Which offsets a queue holds.
+/// The offsets that a queue holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct QueueBounds {
     /// Smallest offset that can be read.
     pub min: u64,
-    /// Offset that the next message gets.
+    /// Offset for the next message.
     pub next: u64,
     /// When the newest message became visible; 0 in an empty queue.
     pub newest_ms: i64,
@@ -49,7 +49,7 @@ impl Queue {
         self.bounds.next - self.new.len() as u64
     }
 
-    /// A queue that begins and ends where a snapshot says that it stands.
+    /// A queue with the bounds of a snapshot.
     fn standing_at(state: &QueueState) -> Self {
         let bounds = QueueBounds { min: state.next, next: state.next, newest_ms: state.newest_ms };
         Self { bounds, new: Vec::new(), dirty: true }
@@ -64,10 +64,10 @@ pub struct QueueTable {
     dirty: Vec<QueueId>,
     /// Entries that are not in the store yet.
     new: usize,
-    /// How many queues are lite topics, by parent.
+    /// Number of lite topics, by parent.
     lites: HashMap<u32, u64>,
-    /// How to remove from the store what was deleted, with the next flush and not before: the record that deletes may not be
-    /// durable yet. No one looks there in the meantime, for numbers of topics and lite topics are never given again.
+    /// Changes that remove deleted queues from the store, with the next flush and not before: the deleting record may not be
+    /// durable yet. No reader looks there in the meantime, because numbers of topics and lite topics are never reused.
     gone: Vec<WriteOp>,
 }
 
@@ -88,7 +88,7 @@ impl QueueTable {
         self.queues.get(&(topic_id, queue)).map(|queue| queue.bounds).unwrap_or_default()
     }
 
-    /// For each topic, how many of its queues hold messages, lite topics included, and how many messages they hold. Looks at
+    /// For each topic, the number of its queues with messages, lite topics included, and the number of these messages. Reads
     /// every queue.
     pub fn visible(&self) -> HashMap<u32, (u64, u64)> {
         let mut topics: HashMap<u32, (u64, u64)> = HashMap::new();
@@ -103,12 +103,12 @@ impl QueueTable {
         topics
     }
 
-    /// How many lite topics a parent has.
+    /// Number of lite topics of a parent.
     pub fn lite_len(&self, topic_id: u32) -> u64 {
         self.lites.get(&topic_id).copied().unwrap_or(0)
     }
 
-    /// Whether there is a lite topic with this queue.
+    /// Whether a lite topic has this queue.
     pub fn has_lite(&self, topic_id: u32, queue: u32) -> bool {
         is_lite(queue) && self.has(topic_id, queue)
     }
@@ -140,7 +140,7 @@ impl QueueTable {
             StoreError::Index(format!("entries of topic {topic_id}, queue {number}, offset {offset}"))
         };
         let prefix = keys::queue(topic_id, number);
-        // Usually one or two will do; idle queues have small ones.
+        // Usually one or two suffice; idle queues have small ones.
         let mut pieces = 2;
         while found.len() < max && offset < queue.first_new() {
             let before = offset;
@@ -163,14 +163,14 @@ impl QueueTable {
             pieces = PIECES_PAGE.min(2 * pieces);
         }
         if offset >= queue.first_new() && offset < queue.bounds.next {
-            let skip = usize::try_from(offset - queue.first_new()).expect("no more than there are");
+            let skip = usize::try_from(offset - queue.first_new()).expect("at most the entries");
             let wanted = queue.new[skip..].iter().take(max - found.len());
             found.extend((offset..).zip(wanted.copied()));
         }
         Ok(found)
     }
 
-    /// Gives the next offset of a queue to a message.
+    /// Gives a message the next offset of a queue.
     pub(super) fn push(&mut self, topic_id: u32, number: u32, entry: QueueEntry) -> u64 {
         let queue = match self.queues.entry((topic_id, number)) {
             hash_map::Entry::Occupied(known) => known.into_mut(),
@@ -189,18 +189,18 @@ impl QueueTable {
         if !std::mem::replace(&mut queue.dirty, true) {
             self.dirty.push((topic_id, number));
         }
-        assert!(queue.bounds.min <= queue.first_new(), "what is new lies behind what has expired");
+        assert!(queue.bounds.min <= queue.first_new(), "new entries lie behind expired ones");
         offset
     }
 
-    /// Adds an empty queue, unless it is there already.
+    /// Adds an empty queue, unless it exists.
     pub(super) fn add(&mut self, topic_id: u32, queue: u32) {
         if !self.has(topic_id, queue) {
             self.restore(&QueueState { topic_id, queue, next: 0, newest_ms: 0 });
         }
     }
 
-    /// Takes a queue up where a snapshot says it stands, without the entries from before.
+    /// Restores a queue from a snapshot, without its earlier entries.
     fn restore(&mut self, state: &QueueState) {
         let name = (state.topic_id, state.queue);
         let old = self.queues.insert(name, Queue::standing_at(state));
@@ -218,7 +218,7 @@ impl QueueTable {
         }
     }
 
-    /// Forgets a queue, and how to forget it in the store comes to what is gone.
+    /// Forgets a queue, and schedules its removal from the store.
     fn remove(&mut self, topic_id: u32, number: u32) {
         let Some(queue) = self.queues.remove(&(topic_id, number)) else { return };
         self.new -= queue.new.len();
@@ -236,7 +236,7 @@ impl QueueTable {
         self.gone.push(WriteOp::Delete(KeyFamily::Queues, key));
     }
 
-    /// How far every queue is.
+    /// The position of every queue.
     pub(super) fn states(&self) -> Vec<QueueState> {
         let state = |((topic_id, queue), q): (&QueueId, &Queue)| QueueState {
             topic_id: *topic_id,
@@ -254,20 +254,20 @@ impl QueueTable {
         self.queues.iter().map(|(name, queue)| (*name, queue.bounds.next)).collect()
     }
 
-    /// Gives up the entries of a queue before the offset that a trim names.
+    /// Drops the entries of a queue before the offset that a trim names.
     fn expire_before(&mut self, state: &QueueState, ops: &mut Vec<WriteOp>) {
         let name = (state.topic_id, state.queue);
         let Some(queue) = self.queues.get_mut(&name) else { return };
         let (old, min) = (queue.bounds.min, state.next.clamp(queue.bounds.min, queue.bounds.next));
         assert!(
             old <= min && min <= queue.bounds.next,
-            "what has expired stays so, and nothing else than there was"
+            "expired entries stay expired, and only existing ones expire"
         );
         queue.bounds.min = min;
         if !std::mem::replace(&mut queue.dirty, true) {
             self.dirty.push(name);
         }
-        let expired = usize::try_from(min.saturating_sub(queue.first_new())).expect("no more than there are");
+        let expired = usize::try_from(min.saturating_sub(queue.first_new())).expect("at most the entries");
         self.new -= queue.new.drain(..expired).len();
         let block = |offset: u64| keys::block(state.topic_id, state.queue, offset - offset % BLOCK);
         if block(old) < block(min) {
@@ -322,7 +322,7 @@ impl StateTable for QueueTable {
                 first += piece.len() as u64;
                 new = rest;
             }
-            assert_eq!(first, queue.bounds.next, "what is written of a queue ends where the queue does");
+            assert_eq!(first, queue.bounds.next, "written entries reach the end of the queue");
         }
     }
 
@@ -358,8 +358,8 @@ impl StateTable for QueueTable {
         Ok(())
     }
 
-    /// Ranges cannot be hidden by what is in memory, so they go at once. That is safe: readers do not look below the smallest
-    /// offset any more, and after a crash the same record is applied again before anyone looks at all.
+    /// Ranges cannot be hidden by entries in memory, so they are removed at once. That is safe: readers skip offsets below
+    /// the smallest one, and after a crash the same record is applied again before any reader looks.
     fn trim(&mut self, trim: &TrimRecord) -> Result<(), StoreError> {
         let mut ops = Vec::new();
         trim.queues.iter().for_each(|state| self.expire_before(state, &mut ops));
@@ -385,14 +385,14 @@ impl StateTable for QueueTable {
             let bounds = self.bounds(topic_id, queue);
             let readable = (first + BLOCK).min(bounds.next).saturating_sub(bounds.min.max(first));
             let len = usize::try_from(readable).expect("at most a block") * ENTRY_LEN;
-            // A block ends with its newest entry; where it begins depends on what was there when it was stored.
+            // A block ends with its newest entry; its beginning depends on the entries that existed when it was stored.
             let kept = |block: Option<&[u8]>| {
                 let bytes = block.unwrap_or_default();
                 bytes.len().checked_sub(len).map(|at| bytes[at..].to_vec())
             };
             return Ok(kept(key.own).is_some_and(|own| kept(key.found) == Some(own)));
         }
-        // The first snapshot that was whole is not the one that the log begins with: its queues begin too late.
+        // The first whole snapshot is not the one that the log begins with: its queues begin too late.
         let (Some(own), Some(found), false) = (key.own, key.found, begin.is_log_begin) else {
             return Ok(false);
         };

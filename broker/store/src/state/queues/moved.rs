@@ -1,4 +1,4 @@
-//! Queues whose messages move up, because others before them are lost in damage.
+//! Queues whose messages move up, because damage took others before them.
 
 use kerolox_core::record::QueueState;
 
@@ -8,8 +8,8 @@ use crate::kv::{KeyFamily, WriteOp};
 use crate::state::keys;
 
 impl QueueTable {
-    /// Makes a queue end where a snapshot says: entries from offset `from` on move up, and `lost` fills the gap. Returns how
-    /// far they moved.
+    /// Moves the entries from offset `from` on up, so that the queue ends as in a snapshot, and fills the gap with `lost`.
+    /// Returns how far they moved.
     pub(in crate::state) fn spread(
         &mut self,
         state: &QueueState,
@@ -36,8 +36,8 @@ impl QueueTable {
         Ok(missing)
     }
 
-    /// Moves all entries of a queue up, so that it ends where a snapshot says, and begins with the first of them. Returns how
-    /// far they moved.
+    /// Moves all entries of a queue up, so that it ends as in a snapshot and begins with the first of them. Returns how far
+    /// they moved.
     pub(in crate::state) fn end_at(&mut self, state: &QueueState) -> Result<u64, StoreError> {
         let (topic_id, number) = (state.topic_id, state.queue);
         let bounds = self.bounds(topic_id, number);
@@ -53,7 +53,7 @@ impl QueueTable {
 
     /// Forgets the entries of a queue from offset `next` on, in the store at once.
     fn cut_back(&mut self, topic_id: u32, number: u32, next: u64) -> Result<(), StoreError> {
-        // Pieces do not go over the beginning of a block.
+        // Pieces do not span the beginning of a block.
         let first = (next - next % BLOCK).max(self.bounds(topic_id, number).min);
         let count = usize::try_from(next - first).expect("at most BLOCK");
         let kept = self.entries(topic_id, number, first, count)?;
@@ -65,8 +65,7 @@ impl QueueTable {
         )])?;
         let queue = self.queues.entry((topic_id, number)).or_default();
         self.new -= queue.new.len();
-        let before =
-            usize::try_from(first.saturating_sub(queue.first_new())).expect("no more than there are");
+        let before = usize::try_from(first.saturating_sub(queue.first_new())).expect("at most the entries");
         queue.new.truncate(before);
         queue.new.extend(kept.into_iter().map(|(_, entry)| entry));
         queue.bounds.next = next;

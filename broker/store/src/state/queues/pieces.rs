@@ -1,12 +1,13 @@
-//! Entries of queues as they lie in the store: pieces of several, each as what differs from the one before.
+//! Stored entries of queues: pieces of several, each encoded as the difference to the one before.
 
 use prost::encoding::{decode_varint, encode_varint};
 
 use crate::error::StoreError;
 use crate::state::keys;
 
-/// Most entries of one key of the store. What a queue got since the last flush becomes a piece, so that a flush costs no
-/// more than what is new; pieces end at multiples of this, and these blocks are given up as wholes.
+/// Maximum number of entries of one key of the store. The entries of a queue since the last flush become a piece, so
+/// that a flush costs no more than its new entries; pieces end at multiples of this, and these blocks are removed as
+/// wholes.
 pub const BLOCK: u64 = 256;
 /// Bytes of an entry in its plain form.
 pub(super) const ENTRY_LEN: usize = 24;
@@ -30,7 +31,7 @@ pub(super) fn block_key(key: &[u8]) -> Option<Vec<u8>> {
     Some(keys::block(topic_id, queue, first - first % BLOCK))
 }
 
-/// The entries of a piece, each as what differs from the one before: most fields hardly change within a queue.
+/// Encodes a piece, each entry as the difference to the one before: most fields hardly change within a queue.
 pub(super) fn encode_piece(entries: &[QueueEntry]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(8 * entries.len() + 16);
     let mut before = QueueEntry::default();
@@ -63,7 +64,7 @@ pub(super) fn decode_piece(mut bytes: &[u8]) -> impl Iterator<Item = Result<Queu
     })
 }
 
-/// The entry at the beginning of `bytes`, which follows `before`; takes it off.
+/// Decodes and consumes the entry at the beginning of `bytes`, which follows `before`.
 fn decode_next(bytes: &mut &[u8], before: &QueueEntry) -> Option<QueueEntry> {
     let position = before.position.wrapping_add_signed(unzigzag(decode_varint(bytes).ok()?));
     let len = decode_varint(bytes).ok()?;
@@ -78,7 +79,7 @@ fn decode_next(bytes: &mut &[u8], before: &QueueEntry) -> Option<QueueEntry> {
     Some(QueueEntry { position, len: u32::try_from(len >> 1).ok()?, tag_hash, visible_ms })
 }
 
-/// Small numbers for numbers near 0, of either sign, as in protobuf's `sint64`.
+/// Maps numbers near 0, of either sign, to small numbers, as in protobuf's `sint64`.
 fn zigzag(number: i64) -> u64 {
     ((number << 1) ^ (number >> 63)).cast_unsigned()
 }
@@ -87,7 +88,7 @@ fn unzigzag(number: u64) -> i64 {
     (number >> 1).cast_signed() ^ -(number & 1).cast_signed()
 }
 
-/// The entries of a piece in their plain form, one behind the other; what is malformed stays as it is.
+/// The entries of a piece in plain form, one behind the other; malformed bytes stay unchanged.
 pub(super) fn plain(piece: Vec<u8>) -> Vec<u8> {
     let entries: Result<Vec<QueueEntry>, StoreError> = decode_piece(&piece).collect();
     entries.map(|entries| entries.iter().flat_map(encode_entry).collect()).unwrap_or(piece)

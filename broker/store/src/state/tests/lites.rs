@@ -30,7 +30,7 @@ impl Replay {
         }
     }
 
-    /// The same state from disk.
+    /// The state reloaded from its store.
     fn reloaded(&mut self) -> StateMachine {
         self.flush();
         StateMachine::load(self.state.kv.clone()).expect("loads")
@@ -42,7 +42,7 @@ fn damaged(frame: &Frame) -> DamagedRange {
     DamagedRange { file: "0".to_owned(), position, until, reason: "in this test".to_owned() }
 }
 
-/// An state made from a snapshot and what follows it.
+/// A state made from a snapshot and later records.
 fn made_from(parts: Vec<SnapshotRecord>, later: &[Frame]) -> StateMachine {
     let mut state = StateMachine::empty(Arc::new(MemKv::default())).expect("memory");
     for part in parts {
@@ -65,7 +65,7 @@ fn a_name_has_one_queue_with_offsets_of_its_own() {
     assert_eq!(replay.apply(create("a")).1, ApplyOutcome::Lite { queue: a, is_new: false });
     assert_eq!(replay.send(b).1, ApplyOutcome::Visible { queue: b, offset: 0 });
     assert_eq!(replay.send(b).1, ApplyOutcome::Visible { queue: b, offset: 1 });
-    assert_eq!(replay.send(FIRST_LITE_QUEUE + 2).1, ApplyOutcome::TopicGone, "nobody made it");
+    assert_eq!(replay.send(FIRST_LITE_QUEUE + 2).1, ApplyOutcome::TopicGone, "no record created it");
     for state in [&replay.reloaded(), &replay.state] {
         let names: Vec<_> =
             state.lites.page(1, "", 10).expect("reads").into_iter().map(|lite| lite.name).collect();
@@ -142,8 +142,8 @@ fn lite_topics_go_with_their_parent() {
     assert_eq!(replay.apply(create("b")).1, ApplyOutcome::TopicGone);
 }
 
-/// The record that made a lite topic lies in damage: its messages stay, under a name that says so, and a snapshot behind it
-/// gives the right one.
+/// Damage hides the record that made a lite topic: its messages stay, under a name that shows this, and a later snapshot
+/// restores the right one.
 #[test]
 fn lite_topics_whose_creation_is_damaged_keep_their_messages() {
     let mut whole = Replay::new();
@@ -185,7 +185,7 @@ fn lite_topics_whose_creation_is_damaged_keep_their_messages() {
     assert_eq!(recovered[0].name, format!("recovered-{queue}"));
 }
 
-/// What the state has in the store at any moment is what a power cut may leave, with a log that has lost its newest records.
+/// The store's content at any moment may be all that a power cut leaves, with a log that has lost its newest records.
 #[test]
 fn a_deletion_changes_nothing_in_the_store_before_it_is_flushed() {
     let mut replay = Replay::new();
@@ -198,7 +198,7 @@ fn a_deletion_changes_nothing_in_the_store_before_it_is_flushed() {
     assert_eq!(replay.apply(drop("a", lite, 1)).1, ApplyOutcome::Deleted(true));
     let kept = Replay::view(&StateMachine::load(replay.state.kv.clone()).expect("loads"));
     assert_eq!(kept, before, "the log may lose the record of the end");
-    // The log kept it: the replay meets it again, and a lite topic of the same name begins anew.
+    // The log kept the record: the replay applies it again, and a lite topic of that name begins anew.
     let mut again = StateMachine::load(replay.state.kv.clone()).expect("loads");
     let dropped = again.apply(&replay.frames[first_lost], &mut Vec::new()).expect("applies");
     assert_eq!((dropped, again.queues.lite_len(1)), (ApplyOutcome::Deleted(true), 0));

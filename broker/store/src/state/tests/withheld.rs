@@ -20,7 +20,7 @@ fn what_is_withheld_survives_a_restart_and_a_rebuild_and_topics_keep_their_own()
     replay.flush();
     assert_eq!(StateMachine::load(replay.state.kv.clone()).expect("loads").topics.withheld(), 6);
 
-    // Made anew from a snapshot alone.
+    // Rebuilt from a snapshot alone.
     let mut rebuilt = StateMachine::empty(Arc::new(MemKv::default())).expect("memory");
     for part in replay.state.snapshot().expect("reads") {
         let record = Record::Snapshot(Box::new(part));

@@ -1,12 +1,12 @@
-//! What damage in the log leaves uncertain when the state is made again, and how the next snapshot of the log resolves it.
+//! The uncertainty that damage in the log leaves in a rebuilt state, and how the next snapshot of the log resolves it.
 //!
 //! # The problem
 //!
-//! The state follows from the log, record by record. A record that cannot be read may have given an offset, an id or a
-//! decision, so everything that is applied behind it may come out differently than it did the first time: messages stand at
-//! other offsets, and acknowledgements, which name offsets, would hit other messages than those that were consumed. A state
-//! that is there all the time does not care, for it has applied the record before it was damaged. Only a state that is made
-//! anew over the damage, because the index was lost as well, or is brought up to date over it after a crash, comes here.
+//! The state follows from the log, record by record. An unreadable record may have assigned an offset, an id or a decision,
+//! so every later record may have another effect than the first time: messages get other offsets, and acknowledgements,
+//! which name offsets, would hit other messages than the consumed ones. A long-lived state is not affected, for it applied
+//! the record before it was damaged. This module is only for a state that is rebuilt over the damage, because the index was
+//! lost as well, or that is brought up to date over it after a crash.
 //!
 //! # Why it is not refused
 //!
@@ -19,40 +19,40 @@
 //! - "Give all topics new offsets and deliver everything again" is simple too, but repeats up to the whole retention to every
 //!   consumer: weeks of payments, because of one message.
 //! - Where a group has an intact copy, it is used: a parked log is not applied behind damage (`parked.rs`), and a master reads
-//!   messages of a damaged range from its slaves. What is here is for the member that has nothing else to go by.
+//!   messages of a damaged range from its slaves. This module is for the member that has no other source.
 //!
 //! # What it guarantees
 //!
-//! - No message that can be read is lost, whatever is damaged around it, be it the record that made its topic.
-//! - With one damaged place between two snapshots (each segment begins with one) everything behind the second snapshot is as
-//!   it was: offsets, acknowledgements, ids. The lost messages leave entries that point at the damage, so consumers see a gap
-//!   and not other messages.
+//! - No message that can be read is lost, whatever is damaged around it, even the record that made its topic.
+//! - With one damaged place between two snapshots (each segment begins with one) everything behind the second snapshot is
+//!   unchanged: offsets, acknowledgements, ids. The lost messages leave entries that point at the damage, so consumers see a
+//!   gap and not other messages.
 //! - With several damaged places, or without a snapshot behind them, messages may be delivered again. Acknowledgements never
 //!   take effect on a message that they may not have meant.
-//! - A half message whose decision may be what is damaged stays undecided, and its producer is asked again. A scheduled
-//!   message stays pending, and is delivered, once more if need be; it may have been recalled.
-//! - Each queue that is not what it was is reported, with what it lost and what comes again ([`QueueRepair`]).
+//! - A half message whose decision the damage may hide stays undecided, and its producer is asked again. A scheduled
+//!   message stays pending, and is delivered, possibly a second time; it may have been recalled.
+//! - Each changed queue is reported, with its lost and its repeated messages ([`QueueRepair`]).
 //!
 //! # How
 //!
-//! From the first damage on the state is *uncertain*, until a snapshot of the log says how everything stood at its place:
+//! From the first damage on the state is *uncertain*, until a snapshot of the log gives the true state at its place:
 //!
-//! 1. What lies below the next offset that a queue had at the first damage is certain. Acknowledgements and trims of what
-//!    lies above are left out.
-//! 2. Messages of topics that are not known are kept: the record that made the topic may be what is damaged. Ids are those
-//!    that the proposer expected, where they are free.
-//! 3. At the snapshot, the messages behind the last damage move to the offsets that they had, counted from the end. Topics,
-//!    groups and acknowledgements become those of the snapshot, but for messages between two damaged places, whose offsets
+//! 1. Everything below the next offset that a queue had at the first damage is certain. Acknowledgements and trims above
+//!    it are ignored.
+//! 2. Messages of unknown topics are kept: the damage may hide the record that made the topic. Ids are those that the
+//!    proposer expected, if they are free.
+//! 3. At the snapshot, the messages behind the last damage move to their original offsets, counted from the end. Topics,
+//!    groups and acknowledgements become those of the snapshot, except for messages between two damaged places, whose offsets
 //!    cannot be known: these are *open*. If the damage hides the snapshot that the state was to begin with, queues begin with
-//!    the first message that is left.
-//! 4. Messages that are open stay so until the log ends: acknowledgements that come later in the log still mean the old
-//!    offsets. Then a snapshot is written that [settles](SnapshotRecord::settles): from there on the offsets are those that the
-//!    messages have by now, whenever a state is made again.
+//!    the first remaining message.
+//! 4. Open messages stay open until the log ends: later acknowledgements in the log still mean the old offsets. Then a snapshot
+//!    is written that [settles](SnapshotRecord::settles): from there on the messages have their current offsets whenever a
+//!    state is rebuilt.
 //!
 //! # What it costs
 //!
 //! This module and its one neighbour, `settle.rs`; a comparison for each record that names a topic or ends something held,
-//! and nothing else as long as there is no damage. What is uncertain is known only in memory, so the store is marked, and a
+//! and nothing else as long as there is no damage. The uncertainty is known only in memory, so the store is marked, and a
 //! state that stops in between begins anew.
 
 mod settle;
@@ -72,18 +72,18 @@ use super::table::{QueueId, StateTable};
 use crate::error::StoreError;
 use crate::kv::{KeyFamily, WriteOp};
 
-/// What damage did to a queue of a state that was made from what is left of the log.
+/// The effect of damage on a queue of a state that was rebuilt from the rest of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueRepair {
     /// Name of the topic.
     pub topic: String,
     /// The queue.
     pub queue: u32,
-    /// Messages below this offset are not concerned.
+    /// Messages below this offset are not affected.
     pub from: u64,
-    /// Messages that are lost; `None` when that cannot be known, because the damage lies behind the last snapshot of the log.
+    /// Number of lost messages; `None` when it is unknown, because the damage lies behind the last snapshot of the log.
     pub lost: Option<u64>,
-    /// Messages that are delivered again, even if they had been acknowledged.
+    /// Number of messages that are delivered again, even if they had been acknowledged.
     pub again: u64,
 }
 
@@ -92,77 +92,78 @@ impl fmt::Display for QueueRepair {
         write!(f, "topic {}, queue {}, from offset {} on: ", self.topic, self.queue, self.from)?;
         match self.lost {
             Some(lost) => write!(f, "{lost} messages are lost")?,
-            None => write!(f, "nobody knows how many messages are lost")?,
+            None => write!(f, "an unknown number of messages is lost")?,
         }
         write!(f, ", {} may be delivered again", self.again)
     }
 }
 
-/// What damage in the log left uncertain, and what it did to queues.
+/// The uncertainty that damage in the log left, and its effect on queues.
 #[derive(Default)]
 pub struct DamageUncertainty {
     since_damage: Option<Uncertain>,
     repairs: Vec<QueueRepair>,
 }
 
-/// What is uncertain since damage was met.
+/// The uncertainty since damage was found.
 #[derive(Default)]
 struct Uncertain {
     damaged: Vec<(u64, u64)>,
-    /// The damage hides what the state was to begin with: queues that are not in `first` may have had any offsets.
+    /// The damage hides the initial snapshot: queues that are not in `first` may have had any offsets.
     is_from_nothing: bool,
-    /// Whether a snapshot came since: then nothing is uncertain but `open`.
+    /// Whether a snapshot came since: then only `open` is uncertain.
     has_snapshot: bool,
-    /// Offsets whose messages are others than they were.
+    /// Offsets whose messages may have changed.
     open: HashMap<QueueId, (u64, u64)>,
     /// Next offsets at the first damage.
     first: HashMap<QueueId, u64>,
-    /// Next offsets at the last place where messages may be missing; those behind follow each other without a gap.
+    /// Next offsets at the last place where messages may be missing; later ones follow each other without a gap.
     last: HashMap<QueueId, u64>,
     /// The id of the next new topic at the first damage: topics from there on may be unknown.
     next_topic: u32,
-    /// The number of the next new lite topic at the first damage: those from there on may be unknown.
+    /// The number of the next new lite topic at the first damage: lite topics from there on may be unknown.
     next_lite: u32,
     deleted_topics: HashSet<u32>,
-    /// Parts of a snapshot that is not complete yet.
+    /// Parts of an incomplete snapshot.
     parts: Vec<SnapshotRecord>,
 }
 
 impl DamageUncertainty {
-    /// Whether damage was passed and something is uncertain since.
+    /// Whether damage was passed and left an uncertainty.
     pub fn is_open(&self) -> bool {
         self.since_damage.is_some()
     }
 
-    /// What damage did to the queues so far.
+    /// The effect of damage on the queues so far.
     pub fn repairs(&self) -> &[QueueRepair] {
         &self.repairs
     }
 
-    /// What is uncertain as long as no snapshot came since the damage.
+    /// The uncertainty, as long as no snapshot came since the damage.
     fn before_snapshot(&self) -> Option<&Uncertain> {
         self.since_damage.as_ref().filter(|uncertain| !uncertain.has_snapshot)
     }
 
-    /// Whether ids that records expect may be right where those that follow are not.
+    /// Whether ids that records expect may be right where consecutive ones are not.
     pub(super) fn trusts_expected_ids(&self) -> bool {
         self.before_snapshot().is_some()
     }
 
-    /// Whether the record that made a topic may be what is missing.
+    /// Whether the damage may hide the record that made a topic.
     pub(super) fn may_hide_topic(&self, id: u32) -> bool {
         let hides =
             |uncertain: &Uncertain| id >= uncertain.next_topic && !uncertain.deleted_topics.contains(&id);
         self.since_damage.as_ref().is_some_and(hides)
     }
 
-    /// Whether the record that made a lite topic may be what is missing.
+    /// Whether the damage may hide the record that made a lite topic.
     pub(super) fn may_hide_lite(&self, queue: u32) -> bool {
         is_lite(queue) && self.before_snapshot().is_some_and(|uncertain| queue >= uncertain.next_lite)
     }
 
-    /// A held message is decided that is not known, or was open; known ones come with their queue. If that may be wrong, so is
-    /// the place of what comes before in its queue, or in all queues when it is not known which one it is.
+    /// Records a decision about a held message that is unknown, or was open; known ones come with their queue. If that
+    /// decision may be wrong, so are the offsets of the earlier messages in its queue, or in all queues when the queue is
+    /// unknown.
     pub(super) fn note_decision(&mut self, position: u64, queue: Option<QueueId>, queues: &QueueTable) {
         let Some(uncertain) = self.since_damage.as_mut().filter(|uncertain| !uncertain.has_snapshot) else {
             return;
@@ -179,7 +180,7 @@ impl DamageUncertainty {
         }
     }
 
-    /// The part of a progress that concerns messages whose offsets are certain.
+    /// The part of a progress record about messages whose offsets are certain.
     pub(super) fn certain(&self, change: &QueueProgress) -> QueueProgress {
         let mut change = change.clone();
         let end = self.certain_end(change.topic_id, change.queue);
@@ -195,7 +196,7 @@ impl DamageUncertainty {
         self.before_snapshot().map_or(u64::MAX, first)
     }
 
-    /// Takes back what acknowledgements say about messages that are others than they were.
+    /// Reopens acknowledged messages that may have changed.
     pub(super) fn reopen(&self, topic_id: u32, queue: u32, acks: &mut QueueAcks) {
         let open = self.since_damage.as_ref().and_then(|uncertain| uncertain.open.get(&(topic_id, queue)));
         if let Some((first, end)) = open {
@@ -203,14 +204,14 @@ impl DamageUncertainty {
         }
     }
 
-    /// A record that is no snapshot was applied: a snapshot has to come in one piece.
+    /// Drops collected parts, since another record was applied: a snapshot has to come in one piece.
     pub(super) fn forget_parts(&mut self) {
         if let Some(uncertain) = &mut self.since_damage {
             uncertain.parts.clear();
         }
     }
 
-    /// Collects a snapshot; the answer is the whole one when it is there and says something new.
+    /// Collects a snapshot; returns it when it is complete and adds information.
     pub(super) fn collect(&mut self, part: SnapshotRecord) -> Result<Option<SnapshotRecord>, StoreError> {
         let Some(uncertain) = &mut self.since_damage else { return Ok(None) };
         if part.part == 0 {
@@ -226,7 +227,7 @@ impl DamageUncertainty {
             return Ok(None);
         }
         let whole = joined(std::mem::take(&mut uncertain.parts))?;
-        // Others say nothing new about the offsets that are open.
+        // Other snapshots add nothing about the open offsets.
         Ok(Some(whole).filter(|whole| !uncertain.has_snapshot || whole.settles))
     }
 }
@@ -256,7 +257,7 @@ impl StateTable for DamageUncertainty {
     }
 }
 
-/// The parts of a snapshot as one: in protobuf, lists that stand one behind the other are one list.
+/// Joins the parts of a snapshot: in protobuf, consecutive lists of a field are one list.
 fn joined(parts: Vec<SnapshotRecord>) -> Result<SnapshotRecord, StoreError> {
     let bytes: Vec<u8> = parts.iter().flat_map(Message::encode_to_vec).collect();
     let whole = SnapshotRecord::decode(bytes.as_slice())

@@ -1,4 +1,4 @@
-//! From damage to certainty: passing it, and taking up the snapshot behind it.
+//! From damage to certainty: passing the damage, and applying the snapshot behind it.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -24,7 +24,7 @@ impl DamageUncertainty {
 }
 
 impl StateMachine {
-    /// A part of the log could not be read, and the next record to be applied lies behind it.
+    /// Passes an unreadable part of the log; the next record to be applied lies behind it.
     ///
     /// # Errors
     /// [`StoreError`] when the store fails.
@@ -47,7 +47,7 @@ impl StateMachine {
             uncertain.last = nexts;
             return Ok(());
         }
-        // A state that stops in between begins anew: what is uncertain is known only here.
+        // A state that stops in between begins anew: the uncertainty is known only here.
         self.kv.write(vec![keys::put_state(keys::UNSETTLED, &range.position.to_be_bytes())])?;
         self.uncertainty.since_damage = Some(Uncertain {
             damaged: vec![place],
@@ -61,8 +61,8 @@ impl StateMachine {
         Ok(())
     }
 
-    /// Prepares the snapshot that has to be written when the log ends and something is uncertain: messages of topics that are
-    /// not known come to a topic of their own, from which they can be read.
+    /// Prepares the snapshot that has to be written when the log ends in uncertainty: messages of unknown topics move to a
+    /// topic of their own, from which they can be read.
     ///
     /// # Errors
     /// [`StoreError`] when the store fails.
@@ -79,7 +79,7 @@ impl StateMachine {
         self.name_unknown_lites()
     }
 
-    /// The queues of lite topics whose creation is not known get names of their own, from which they can be read.
+    /// Names the queues of lite topics whose creation is unknown, so that they can be read.
     fn name_unknown_lites(&mut self) -> Result<(), StoreError> {
         let known = self.lites.all()?;
         let known: HashSet<QueueId> = known.iter().map(|lite| (lite.topic_id, lite.queue)).collect();
@@ -93,7 +93,7 @@ impl StateMachine {
         Ok(())
     }
 
-    /// Everything is as the snapshot says, and the messages behind the damage go to their offsets.
+    /// Restores the state of the snapshot, and moves the messages behind the damage to their offsets.
     pub(in crate::state) fn settle_by(&mut self, mut snapshot: SnapshotRecord) -> Result<(), StoreError> {
         self.drop_all_but(&snapshot)?;
         let (queues, settles) = (std::mem::take(&mut snapshot.queues), snapshot.settles);
@@ -113,7 +113,7 @@ impl StateMachine {
         for (queue, (first, end)) in &uncertain.open {
             self.progress.reopen_recent(*queue, *first, *end);
         }
-        // The mark that it was uncertain goes with the next flush.
+        // The mark of uncertainty is removed with the next flush.
         self.uncertainty.since_damage = Some(uncertain).filter(|uncertain| !uncertain.open.is_empty());
         Ok(())
     }
@@ -140,7 +140,7 @@ impl StateMachine {
         Ok(())
     }
 
-    /// Moves the messages of a queue to where they belong, and notes which of them may be others than they were.
+    /// Moves the messages of a queue to their offsets, and records which of them may have changed.
     fn settle_queue(
         &mut self,
         state: &QueueState,
@@ -170,10 +170,10 @@ impl StateMachine {
         let moved = self.queues.spread(state, last, lost)?;
         self.shift_held(queue, last, moved)?;
         let end = match before.next.cmp(&state.next) {
-            // The offsets that they have by now are meant.
+            // Their current offsets count.
             Ordering::Equal if settles => first,
             Ordering::Equal | Ordering::Less => last,
-            // More messages than there were: somewhere among them is one that was not there.
+            // More messages than before: one of them was not there.
             Ordering::Greater => before.next,
         };
         if first < end {
@@ -184,8 +184,8 @@ impl StateMachine {
         Ok(())
     }
 
-    /// Messages of a queue moved up: transactions and timers remember where theirs became visible, and repeats are told
-    /// where the first one is.
+    /// Moves held messages along with the messages of their queue: transactions and timers remember the offsets of
+    /// theirs, and duplicates are told the offset of the first one.
     fn shift_held(&mut self, queue: QueueId, from: u64, by: u64) -> Result<(), StoreError> {
         if by == 0 {
             return Ok(());
@@ -193,7 +193,7 @@ impl StateMachine {
         self.tables_mut().into_iter().try_for_each(|table| table.shift(queue, from, by))
     }
 
-    /// To be called when the log ends before a snapshot came: everything behind the first damage is delivered again.
+    /// Call this when the log ends before a snapshot: everything behind the first damage is delivered again.
     pub fn note_open_end(&mut self) {
         let Some(uncertain) = self.uncertainty.before_snapshot() else { return };
         let first = uncertain.first.clone();
@@ -213,7 +213,7 @@ impl StateMachine {
     }
 }
 
-/// A topic for messages whose own is not known; `queues` are the numbers of its queues.
+/// A topic for messages of an unknown one; `queues` are the numbers of its queues.
 fn recovered(id: u32, queues: &[u32]) -> Topic {
     let (lites, ordinary): (Vec<u32>, Vec<u32>) = queues.iter().partition(|queue| is_lite(**queue));
     let count = ordinary.iter().max().map_or(1, |last| last + 1);
