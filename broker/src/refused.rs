@@ -4,15 +4,20 @@ use kerolox_gateway::refusal::Refusal;
 use kerolox_proto::v2::Code;
 use kerolox_store::{ProposeError, StoreError};
 
-/// How a failed proposal reaches a client.
-pub(crate) fn refused_by_log(error: &ProposeError) -> Refusal {
-    let code = match error {
-        ProposeError::Busy { .. } | ProposeError::NoRoom | ProposeError::NotNow(_) => Code::TooManyRequests,
-        ProposeError::ReadOnly(_) | ProposeError::Closed => Code::InternalServerError,
-        ProposeError::NotMaster | ProposeError::NotInSync { .. } => Code::HaNotAvailable,
-        ProposeError::Deposed | ProposeError::Unconfirmed(_) => Code::SlavePersistenceTimeout,
-    };
-    Refusal::new(code, error.to_string())
+use crate::log_client::LogRefusal;
+
+impl From<LogRefusal> for Refusal {
+    fn from(refusal: LogRefusal) -> Self {
+        let code = match &refusal.0 {
+            ProposeError::Busy { .. } | ProposeError::NoRoom | ProposeError::NotNow(_) => {
+                Code::TooManyRequests
+            }
+            ProposeError::ReadOnly(_) | ProposeError::Closed => Code::InternalServerError,
+            ProposeError::NotMaster | ProposeError::NotInSync { .. } => Code::HaNotAvailable,
+            ProposeError::Deposed | ProposeError::Unconfirmed(_) => Code::SlavePersistenceTimeout,
+        };
+        Self::new(code, refusal.to_string())
+    }
 }
 
 /// How a failed look-up reaches a client. The cause goes to the broker's log: somebody has to mend it, unless the broker does.

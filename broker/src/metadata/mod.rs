@@ -16,7 +16,7 @@ use kerolox_core::topic_change::TopicChange;
 use kerolox_store::{ApplyOutcome, ProposeError};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::log_client::LogClient;
+use crate::log_client::{LogClient, LogRefusal};
 use changes::{ChangePlanner, QueuedChange, WantedChange};
 
 pub(crate) use changes::MetadataChanges;
@@ -42,7 +42,7 @@ pub enum ChangeError {
     Invalid(String),
     /// It cannot be stored.
     #[error(transparent)]
-    Log(#[from] ProposeError),
+    Log(#[from] LogRefusal),
 }
 
 impl BrokerMetadata {
@@ -161,8 +161,8 @@ impl BrokerMetadata {
     async fn change(&self, change: WantedChange) -> Result<ApplyOutcome, ChangeError> {
         let (answer, made) = oneshot::channel();
         let queued = QueuedChange { change, answer };
-        self.queue.send(queued).await.map_err(|_| ProposeError::Closed)?;
-        made.await.map_err(|_| ProposeError::Closed)?
+        self.queue.send(queued).await.map_err(|_| LogRefusal(ProposeError::Closed))?;
+        made.await.map_err(|_| LogRefusal(ProposeError::Closed))?
     }
 
     /// Proposes a change that follows from nothing that another one may change.

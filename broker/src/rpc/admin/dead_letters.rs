@@ -17,7 +17,6 @@ use super::rpc_error::RpcError;
 use crate::delivery::{DeliveryDirectory, TopicSubscription};
 use crate::log_client::LogClient;
 use crate::pace::Step;
-use crate::refused::refused_by_log;
 use crate::wire::{self, Delivery};
 
 /// Dead letters that are looked at for one page, at the most.
@@ -148,7 +147,7 @@ pub(super) async fn redrive(
         }
     }
     for proposal in proposals {
-        match proposal.await.map_err(|error| refused_by_log(&error))?.outcome {
+        match proposal.await?.outcome {
             ApplyOutcome::Repeated => answer.repeated += 1,
             ApplyOutcome::Deleted(_) => answer.gone += 1,
             _ => answer.redriven += 1,
@@ -316,5 +315,5 @@ pub(super) async fn settle(
             request.topic, request.group
         )));
     };
-    deliveries.progress().flush(&subscription).await.map_err(|error| refused_by_log(&error).into())
+    Ok(deliveries.progress().flush(&subscription).await?)
 }

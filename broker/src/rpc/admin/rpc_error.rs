@@ -7,6 +7,7 @@ use kerolox_proto::v2::Code;
 use kerolox_store::StoreError;
 use tonic::Status;
 
+use crate::log_client::LogRefusal;
 use crate::metadata::ChangeError;
 use crate::refused::refused_by_store;
 
@@ -24,6 +25,12 @@ pub(super) enum RpcError {
 impl From<StoreError> for RpcError {
     fn from(error: StoreError) -> Self {
         refused_by_store(&error).into()
+    }
+}
+
+impl From<LogRefusal> for RpcError {
+    fn from(refusal: LogRefusal) -> Self {
+        Refusal::from(refusal).into()
     }
 }
 

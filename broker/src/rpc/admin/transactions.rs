@@ -19,7 +19,6 @@ use kerolox_store::{ApplyOutcome, LookupPage, MessageStanding, Store, StoreError
 use super::rpc_error::RpcError;
 use crate::log_client::LogClient;
 use crate::pace::Caller;
-use crate::refused::refused_by_log;
 use crate::tasks::check_back::WebhookCounts;
 use crate::wire::{self, Delivery};
 
@@ -142,7 +141,7 @@ impl TransactionAdmin {
                 return Err(RpcError::Invalid("say what to do: commit, roll back or recheck".to_owned()));
             }
         };
-        let applied = self.log.propose(&record).await.map_err(|error| refused_by_log(&error))?;
+        let applied = self.log.propose(&record).await?;
         match applied.outcome {
             ApplyOutcome::Contradicted => Err(RpcError::Invalid(format!(
                 "the transaction was {} before, and the first decision stands",
