@@ -5,9 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use kerolox_core::early_removal::LossPlace;
-use kerolox_core::group::Group;
 use kerolox_core::group_change::GroupChange;
-use kerolox_core::slots::MovingSlots;
 use kerolox_core::topic::Topic;
 use kerolox_core::topic_change::TopicChange;
 use kerolox_core::transaction::WEBHOOK_ATTRIBUTE;
@@ -20,11 +18,12 @@ use tonic::{Request, Response, Status};
 use super::counters::Counters;
 use super::dead_letters;
 use super::explain;
-use super::groups::{self, Plan};
+use super::groups::{self, Plan, group_config};
 use super::lite_topics;
 use super::query::query;
 use super::rpc_error::RpcError;
 use super::timers;
+use super::topics::{self, topic_config};
 use crate::announce::Announcer;
 use crate::delivery::DeliveryDirectory;
 use crate::log_client::LogClient;
@@ -132,32 +131,7 @@ impl BrokerAdmin for Admin {
         request: Request<pb::DescribeTopicRequest>,
     ) -> Result<Response<pb::DescribeTopicResponse>, Status> {
         let name = request.into_inner().name;
-        let index = self.log.store().state();
-        let missing = || RpcError::NotFound(format!("there is no topic {name:?}; see mqadmin topicList"));
-        let topic = index.topics.get(&name).ok_or_else(missing)?;
-        let queues = (0..topic.read_queues)
-            .map(|queue| {
-                let bounds = index.queues.bounds(topic.id, queue);
-                pb::QueueStatus {
-                    queue,
-                    min_offset: bounds.min,
-                    max_offset: bounds.next,
-                    last_store_ms: bounds.newest_ms,
-                }
-            })
-            .collect();
-        let moving = index.ordering.get(topic.id);
-        let left = moving.into_iter().flat_map(MovingSlots::marks);
-        Ok(Response::new(pb::DescribeTopicResponse {
-            left_queues: left
-                .map(|(queue, finished_before)| pb::LeftQueue { queue, finished_before })
-                .collect(),
-            moving_slots: moving.map_or(0, MovingSlots::slots),
-            topic: Some(topic_config(&topic)),
-            queues,
-            undecided_transactions: index.transactions.open(topic.id),
-            scheduled_messages: index.timers.open(topic.id),
-        }))
+        Ok(Response::new(topics::describe(self.log.store(), &name)?))
     }
 
     async fn update_group(
@@ -396,28 +370,6 @@ impl BrokerAdmin for Admin {
         dead_letters::settle(&self.log, &self.deliveries, &request).await?;
         tracing::info!(?request, "blocked message settled");
         Ok(Response::new(pb::SettleBlockedResponse {}))
-    }
-}
-
-fn topic_config(topic: &Topic) -> pb::TopicConfig {
-    pb::TopicConfig {
-        name: topic.name.clone(),
-        read_queues: topic.read_queues,
-        write_queues: topic.write_queues,
-        perm: topic.perm,
-        message_types: topic.types.clone(),
-        attributes: topic.attributes.clone().into_iter().collect(),
-    }
-}
-
-fn group_config(group: &Group) -> pb::GroupConfig {
-    pb::GroupConfig {
-        name: group.name.clone(),
-        consume_enable: group.consume_enable,
-        fifo: group.fifo,
-        retry_max_times: group.retry_max_times,
-        consume_from_min: group.consume_from_min,
-        attributes: group.attributes.clone().into_iter().collect(),
     }
 }
 

@@ -206,3 +206,15 @@ pub(super) fn group_named(store: &Store, name: &str) -> Result<Arc<Group>, RpcEr
     };
     store.state().groups.get(name).filter(|group| group.parent == 0).ok_or_else(missing)
 }
+
+/// A consumer group as administrators see it.
+pub(super) fn group_config(group: &Group) -> pb::GroupConfig {
+    pb::GroupConfig {
+        name: group.name.clone(),
+        consume_enable: group.consume_enable,
+        fifo: group.fifo,
+        retry_max_times: group.retry_max_times,
+        consume_from_min: group.consume_from_min,
+        attributes: group.attributes.clone().into_iter().collect(),
+    }
+}

@@ -9,7 +9,9 @@ mod lite_topics;
 mod query;
 mod rates;
 mod rpc_error;
+mod settlement;
 mod timers;
+mod topics;
 mod transactions;
 mod transactions_service;
 
