@@ -11,17 +11,18 @@ use kerolox_core::topic_change::TopicChange;
 use kerolox_core::transaction::WEBHOOK_ATTRIBUTE;
 use kerolox_gateway::clients::ClientSessions;
 use kerolox_gateway::telemetry::{SettingsPolicy, push_settings};
+use kerolox_proto::errors::RpcError;
 use kerolox_proto::kerolox as pb;
 use kerolox_proto::kerolox::broker_admin_server::{BrokerAdmin, BrokerAdminServer};
 use tonic::{Request, Response, Status};
 
+use super::admin_error::AdminError;
 use super::counters::Counters;
 use super::dead_letters;
 use super::explain;
 use super::groups::{self, Plan, group_config};
 use super::lite_topics;
 use super::query::query;
-use super::rpc_error::RpcError;
 use super::timers;
 use super::topics::{self, topic_config};
 use crate::announce::Announcer;
@@ -59,13 +60,13 @@ impl Admin {
     }
 
     /// Refuses a topic that is to have a webhook which would never be asked. One that it has already may stay.
-    fn check_webhook(&self, before: Option<&Topic>, planned: &Topic) -> Result<(), RpcError> {
+    fn check_webhook(&self, before: Option<&Topic>, planned: &Topic) -> Result<(), AdminError> {
         let url = |topic: &Topic| topic.attributes.get(WEBHOOK_ATTRIBUTE).cloned();
         match url(planned) {
             Some(new) if before.and_then(url).as_ref() != Some(&new) => self
                 .webhook_hosts
                 .check_url(&new)
-                .map_err(|error| RpcError::Invalid(format!("{WEBHOOK_ATTRIBUTE}: {error}"))),
+                .map_err(|error| AdminError::invalid(format!("{WEBHOOK_ATTRIBUTE}: {error}"))),
             _ => Ok(()),
         }
     }
@@ -85,11 +86,11 @@ impl BrokerAdmin for Admin {
             perm: request.perm,
             attributes: request.attributes,
         };
-        let (before, planned) = self.metadata.plan_topic(&change).map_err(RpcError::from)?;
+        let (before, planned) = self.metadata.plan_topic(&change).map_err(AdminError::from)?;
         self.check_webhook(before.as_deref(), &planned)?;
         let topic = match request.dry_run {
             true => Arc::new(planned),
-            false => self.metadata.put_topic(&change).await.map_err(RpcError::from)?.0,
+            false => self.metadata.put_topic(&change).await.map_err(AdminError::from)?.0,
         };
         let created = before.is_none();
         if !request.dry_run {
@@ -147,10 +148,10 @@ impl BrokerAdmin for Admin {
             consume_from_min: request.consume_from_min,
             attributes: request.attributes,
         };
-        let (before, planned) = self.metadata.plan_group(&change).map_err(RpcError::from)?;
+        let (before, planned) = self.metadata.plan_group(&change).map_err(AdminError::from)?;
         let group = match request.dry_run {
             true => Arc::new(planned),
-            false => self.metadata.put_group(&change).await.map_err(RpcError::from)?.0,
+            false => self.metadata.put_group(&change).await.map_err(AdminError::from)?.0,
         };
         let created = before.is_none();
         if !request.dry_run {
@@ -195,7 +196,7 @@ impl BrokerAdmin for Admin {
         request: Request<pb::WithholdPermRequest>,
     ) -> Result<Response<pb::WithholdPermResponse>, Status> {
         let perm = request.into_inner().perm;
-        self.metadata.withhold(perm).await.map_err(RpcError::from)?;
+        self.metadata.withhold(perm).await.map_err(AdminError::from)?;
         tracing::info!(perm, "permissions withheld from all topics");
         self.counters.quiet.broken();
         self.announcer.announce().await;
@@ -347,7 +348,7 @@ impl BrokerAdmin for Admin {
         let request = request.into_inner();
         let look = move || dead_letters::retries(log.store(), &deliveries, &request);
         let listed = tokio::task::spawn_blocking(look).await;
-        let listed = listed.map_err(|error| Status::internal(error.to_string()))?;
+        let listed = listed.map_err(|error| RpcError::internal(error.to_string()))?;
         Ok(Response::new(listed?))
     }
 
@@ -377,9 +378,9 @@ impl BrokerAdmin for Admin {
 fn check_deleted(
     deleted: Result<bool, ChangeError>,
     missing: impl FnOnce() -> String,
-) -> Result<(), RpcError> {
+) -> Result<(), AdminError> {
     match deleted? {
         true => Ok(()),
-        false => Err(RpcError::NotFound(missing())),
+        false => Err(AdminError::not_found(missing())),
     }
 }

@@ -5,7 +5,7 @@ use kerolox_core::transaction::{DecisionSource, TransactionPhase};
 use kerolox_proto::kerolox as pb;
 use kerolox_store::ApplyOutcome;
 
-use super::rpc_error::RpcError;
+use super::admin_error::AdminError;
 use super::transactions::{Answer, TransactionAdmin, unknown};
 
 /// Longest name and reason in the audit trail, in bytes.
@@ -25,7 +25,7 @@ impl TransactionAdmin {
             pb::TransactionAction::Rollback => Record::Discard(DiscardRecord { held, by, source, reason }),
             pb::TransactionAction::Recheck => {
                 if !half.is_undecided() {
-                    return Err(RpcError::Invalid(format!(
+                    return Err(AdminError::invalid(format!(
                         "the transaction was {} before, so there is nothing to check back",
                         word(half.phase)
                     )));
@@ -40,12 +40,12 @@ impl TransactionAdmin {
                 Record::Progress(ProgressRecord::new([ProgressItem::Checked(checked)]))
             }
             pb::TransactionAction::Unspecified => {
-                return Err(RpcError::Invalid("say what to do: commit, roll back or recheck".to_owned()));
+                return Err(AdminError::invalid("say what to do: commit, roll back or recheck"));
             }
         };
         let applied = self.log.propose(&record).await?;
         match applied.outcome {
-            ApplyOutcome::Contradicted => Err(RpcError::Invalid(format!(
+            ApplyOutcome::Contradicted => Err(AdminError::invalid(format!(
                 "the transaction was {} before, and the first decision stands",
                 match request.action() {
                     pb::TransactionAction::Commit => word(TransactionPhase::RolledBack),
@@ -53,9 +53,7 @@ impl TransactionAdmin {
                 }
             ))),
             ApplyOutcome::NoSuchHalf => Err(unknown()),
-            ApplyOutcome::TopicGone => {
-                Err(RpcError::NotFound("the topic of the transaction was deleted".to_owned()))
-            }
+            ApplyOutcome::TopicGone => Err(AdminError::not_found("the topic of the transaction was deleted")),
             outcome => Ok(pb::SettleTransactionResponse { repeated: outcome == ApplyOutcome::Repeated }),
         }
     }
@@ -73,8 +71,8 @@ fn word(phase: TransactionPhase) -> &'static str {
 fn text(what: &str, text: &str) -> Answer<String> {
     match text.len() {
         0..=TEXT_MAX => Ok(text.to_owned()),
-        len => {
-            Err(RpcError::Invalid(format!("the {what} has {len} bytes, the limit is {TEXT_MAX}; shorten it")))
-        }
+        len => Err(AdminError::invalid(format!(
+            "the {what} has {len} bytes, the limit is {TEXT_MAX}; shorten it"
+        ))),
     }
 }

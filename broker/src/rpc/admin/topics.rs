@@ -5,12 +5,12 @@ use kerolox_core::topic::Topic;
 use kerolox_proto::kerolox as pb;
 use kerolox_store::Store;
 
-use super::rpc_error::RpcError;
+use super::admin_error::AdminError;
 
 /// A topic and its queues.
-pub(super) fn describe(store: &Store, name: &str) -> Result<pb::DescribeTopicResponse, RpcError> {
+pub(super) fn describe(store: &Store, name: &str) -> Result<pb::DescribeTopicResponse, AdminError> {
     let index = store.state();
-    let missing = || RpcError::NotFound(format!("there is no topic {name:?}; see mqadmin topicList"));
+    let missing = || AdminError::not_found(format!("there is no topic {name:?}; see mqadmin topicList"));
     let topic = index.topics.get(name).ok_or_else(missing)?;
     let queue_status = |queue| {
         let bounds = index.queues.bounds(topic.id, queue);

@@ -14,7 +14,7 @@ use kerolox_model::token::TransactionId;
 use kerolox_proto::kerolox as pb;
 use kerolox_store::{LookupPage, MessageStanding, Store, StoreError};
 
-use super::rpc_error::RpcError;
+use super::admin_error::AdminError;
 use crate::log_client::LogClient;
 use crate::pace::Caller;
 use crate::tasks::check_back::WebhookCounts;
@@ -27,7 +27,7 @@ const PAGE_MAX: usize = 256;
 /// Bytes of half messages that are read for one page; a single one may be larger.
 const PAGE_BYTES: usize = 64 << 20;
 
-pub(super) type Answer<T> = Result<T, RpcError>;
+pub(super) type Answer<T> = Result<T, AdminError>;
 
 /// The administration of the transactions of one broker group.
 #[derive(Clone)]
@@ -82,12 +82,12 @@ impl TransactionAdmin {
         let (position, half) = match &request.by {
             Some(By::TransactionId(id)) => self.find(id)?,
             Some(By::MessageId(id)) => self.find_by_message(id, caller)?,
-            None => return Err(RpcError::Invalid("name a transaction id or a message id".to_owned())),
+            None => return Err(AdminError::invalid("name a transaction id or a message id")),
         };
         let message = self.message(position, &half)?;
         let record = message.as_ref().map(|(_, record)| record);
         let Some(info) = self.info(position, &half, record) else {
-            return Err(RpcError::NotFound("the topic of the transaction was deleted".to_owned()));
+            return Err(AdminError::not_found("the topic of the transaction was deleted"));
         };
         let deliveries = match half.phase {
             TransactionPhase::Committed => self.deliveries(&half)?,
@@ -167,16 +167,16 @@ impl TransactionAdmin {
         }
         let topic = self.store().state().topics.get(name);
         let missing = || {
-            RpcError::NotFound(format!("there is no topic {name:?} on this broker; see mqadmin topicList"))
+            AdminError::not_found(format!("there is no topic {name:?} on this broker; see mqadmin topicList"))
         };
         topic.map(Some).ok_or_else(missing)
     }
 
     /// The half message of a transaction id.
     pub(super) fn find(&self, id: &str) -> Answer<(u64, HalfMessage)> {
-        let id = TransactionId::from_text(id).map_err(|error| RpcError::Invalid(error.to_string()))?;
+        let id = TransactionId::from_text(id).map_err(|error| AdminError::invalid(error.to_string()))?;
         if id.broker != self.broker {
-            return Err(RpcError::Invalid(format!(
+            return Err(AdminError::invalid(format!(
                 "the transaction belongs to broker group {}, this is {}; ask a master of that group",
                 id.broker, self.broker
             )));
@@ -346,9 +346,8 @@ fn state(phase: TransactionPhase) -> pb::TransactionState {
     }
 }
 
-pub(super) fn unknown() -> RpcError {
-    RpcError::NotFound(
-        "there is no such transaction on this broker: it is too old, its topic was deleted, or it is no transaction"
-            .to_owned(),
+pub(super) fn unknown() -> AdminError {
+    AdminError::not_found(
+        "there is no such transaction on this broker: it is too old, its topic was deleted, or it is no transaction",
     )
 }

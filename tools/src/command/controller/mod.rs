@@ -10,6 +10,8 @@ use clap::Args;
 use kerolox_client::Address;
 use kerolox_client::admin::controller::ControllerClient;
 use kerolox_client::admin::wire;
+use kerolox_proto::errors::RpcError;
+use kerolox_proto::kerolox::ErrorKind;
 use serde_json::json;
 use tonic::{Code, Status};
 
@@ -123,11 +125,15 @@ pub(crate) fn failure(status: Status) -> CommandFailure {
     if status.code() == Code::Unimplemented {
         return CommandFailure::failed(STANDALONE);
     }
-    let exit = match status.code() {
-        Code::NotFound => ExitStatus::NotFound,
-        Code::PermissionDenied | Code::Unauthenticated => ExitStatus::Denied,
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => ExitStatus::Unreachable,
-        _ => ExitStatus::Failed,
+    let exit = match RpcError::read(&status).map(|refusal| refusal.kind) {
+        Some(ErrorKind::NotFound) => ExitStatus::NotFound,
+        Some(ErrorKind::Unavailable) => ExitStatus::Unreachable,
+        Some(_) => ExitStatus::Failed,
+        None => match status.code() {
+            Code::PermissionDenied | Code::Unauthenticated => ExitStatus::Denied,
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => ExitStatus::Unreachable,
+            _ => ExitStatus::Failed,
+        },
     };
     CommandFailure { exit, message: status.message().to_owned() }
 }
@@ -168,8 +174,11 @@ mod tests {
 
     #[test]
     fn refusals_map_to_exit_codes() {
-        assert_eq!(failure(Status::not_found("x")).exit, ExitStatus::NotFound);
+        let exit = |refusal: RpcError| failure(refusal.into()).exit;
+        assert_eq!(exit(RpcError::not_found("x")), ExitStatus::NotFound);
+        assert_eq!(exit(RpcError::unavailable("x")), ExitStatus::Unreachable);
+        assert_eq!(exit(RpcError::not_allowed("x")), ExitStatus::Failed);
         assert_eq!(failure(Status::unavailable("x")).exit, ExitStatus::Unreachable);
-        assert_eq!(failure(Status::failed_precondition("x")).exit, ExitStatus::Failed);
+        assert_eq!(failure(Status::permission_denied("x")).exit, ExitStatus::Denied);
     }
 }
