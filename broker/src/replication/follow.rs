@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use kerolox_model::limits::{REPLICATION_CONNECTION_WINDOW, REPLICATION_STREAM_WINDOW};
+use kerolox_proto::errors::RpcError;
 use kerolox_proto::kerolox::replication_client::ReplicationClient;
-use kerolox_proto::kerolox::{self as wire, FromFollower, FromLeader, from_follower, from_leader};
+use kerolox_proto::kerolox::{self as wire, ErrorKind, FromFollower, FromLeader, from_follower, from_leader};
 use kerolox_replication::{
     ConfirmedMark, FollowRefusal, FollowTarget, FollowerLog, GroupMember, LeaderAnswer, LogRepair,
     MemberEffect, MemberInput, handshake,
@@ -38,6 +39,9 @@ pub(super) enum FollowError {
     /// The master cannot be reached, or ended the stream.
     #[error("{0}")]
     Stream(String),
+    /// The master has the log of another broker group, or another one of this group.
+    #[error("{0}")]
+    Foreign(String),
     /// This member's own storage failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -71,7 +75,10 @@ impl From<FollowRefusal> for FollowError {
 
 impl From<tonic::Status> for FollowError {
     fn from(status: tonic::Status) -> Self {
-        Self::Stream(status.message().to_owned())
+        match RpcError::read(&status) {
+            Some(RpcError { kind: ErrorKind::Foreign, message }) => Self::Foreign(message),
+            _ => Self::Stream(status.message().to_owned()),
+        }
     }
 }
 
@@ -195,7 +202,7 @@ async fn connect(
         for effect in effects {
             match effect {
                 MemberEffect::StartCopying => return Ok(incoming),
-                MemberEffect::RefuseToFollow(refusal) => return Err(refuse(group, refusal)),
+                MemberEffect::RefuseToFollow(refusal) => return Err(refusal.into()),
                 MemberEffect::Repair(LogRepair::Pretend(hello)) => pretended = Some(hello),
                 MemberEffect::Repair(repair) => {
                     let (cell, stores, known) = (cell.clone(), stores.clone(), group.member().known());
@@ -259,15 +266,6 @@ fn leader_answer(message: Option<from_leader::Kind>, cell: &StoreCell) -> Result
     }
 }
 
-/// Tells health checks why this member does not follow.
-fn refuse(group: &Group, refusal: FollowRefusal) -> FollowError {
-    let error = FollowError::from(refusal);
-    if let FollowError::Confirmed { .. } = error {
-        group.set_refuses(Some(error.to_string()));
-    }
-    error
-}
-
 /// Gives up what the leader does not have. Blocks.
 fn repair(
     cell: &StoreCell,
@@ -305,4 +303,18 @@ fn repair(
         LogRepair::Pretend(_) => {}
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_master_that_says_so_has_a_foreign_log() {
+        assert!(matches!(
+            FollowError::from(tonic::Status::from(RpcError::foreign("x"))),
+            FollowError::Foreign(_)
+        ));
+        assert!(matches!(FollowError::from(tonic::Status::failed_precondition("x")), FollowError::Stream(_)));
+    }
 }
