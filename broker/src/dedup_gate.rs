@@ -12,11 +12,11 @@ use std::sync::Arc;
 
 use kerolox_core::record::{MessageRecord, Record};
 use kerolox_core::topic::Topic;
-use kerolox_store::{AppliedRecord, ApplyOutcome, FirstMessage, ProposeError, StoreError};
+use kerolox_store::{AppliedRecord, ApplyOutcome, FirstMessage, StoreError};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::log_client::LogClient;
+use crate::log_client::{LogClient, LogRefusal};
 
 /// Messages being stored. Cheap to clone.
 #[derive(Clone, Default)]
@@ -71,8 +71,8 @@ impl Drop for DedupReservation {
 pub(crate) enum OnceError {
     /// The log does not accept them.
     #[error(transparent)]
-    Propose(#[from] ProposeError),
-    /// It is unknown whether they duplicate others.
+    Log(#[from] LogRefusal),
+    /// Nobody can tell whether they repeat others.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -7,15 +7,18 @@ use std::time::Duration;
 use kerolox_core::record::Record;
 use kerolox_core::replicas::AckDurability;
 use kerolox_core::topic::Topic;
-use kerolox_gateway::refusal::Refusal;
 use kerolox_store::{AppliedRecord, ProposeError, Store};
 use tokio::sync::oneshot;
 
 use crate::config::BrokerConfig;
 use crate::dedup_gate::DedupReservation;
-use crate::refused::refused_by_log;
 use crate::replication::Leadership;
 use crate::tasks::retention::DiskSpace;
+
+/// Why the log did not take a record, or is not known to have. How callers are told is in `refused.rs`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(transparent)]
+pub struct LogRefusal(#[from] pub ProposeError);
 
 /// Proposes records to the log of this broker. Cheap to clone.
 #[derive(Clone)]
@@ -53,7 +56,7 @@ impl LogClient {
     pub fn propose(
         &self,
         record: &Record,
-    ) -> impl Future<Output = Result<AppliedRecord, ProposeError>> + Send + use<> {
+    ) -> impl Future<Output = Result<AppliedRecord, LogRefusal>> + Send + use<> {
         let (answer, applied) = oneshot::channel();
         // Acknowledgements that are lost with the master lead to redelivery; all other records must be kept.
         let is_progress = matches!(record, Record::Progress(_));
@@ -72,17 +75,17 @@ impl LogClient {
     fn confirmed<T: Send>(
         &self,
         answer: oneshot::Receiver<Result<T, ProposeError>>,
-    ) -> impl Future<Output = Result<T, ProposeError>> + Send + use<T> {
+    ) -> impl Future<Output = Result<T, LogRefusal>> + Send + use<T> {
         let patience = self.reign.is_some().then_some(self.ack_timeout);
         async move {
             let answer = match patience {
                 Some(patience) => match tokio::time::timeout(patience, answer).await {
                     Ok(answer) => answer,
-                    Err(_) => return Err(ProposeError::Unconfirmed(patience)),
+                    Err(_) => return Err(ProposeError::Unconfirmed(patience).into()),
                 },
                 None => answer.await,
             };
-            answer.unwrap_or(Err(ProposeError::Closed))
+            Ok(answer.unwrap_or(Err(ProposeError::Closed))?)
         }
     }
 
@@ -100,11 +103,11 @@ impl LogClient {
     /// given to others.
     ///
     /// # Errors
-    /// HA_NOT_AVAILABLE
-    pub fn check_rule(&self) -> Result<(), Refusal> {
+    /// It is not.
+    pub fn check_rule(&self) -> Result<(), LogRefusal> {
         let is_over = self.reign.as_ref().is_some_and(|reign| reign.over.is_requested());
         if is_over || !self.store.rules() {
-            return Err(refused_by_log(&ProposeError::NotMaster));
+            return Err(ProposeError::NotMaster.into());
         }
         Ok(())
     }
@@ -117,7 +120,7 @@ impl LogClient {
         topic: &Topic,
         messages: &[Record],
         reservation: Option<DedupReservation>,
-    ) -> impl Future<Output = Result<Vec<AppliedRecord>, ProposeError>> + Send + use<> {
+    ) -> impl Future<Output = Result<Vec<AppliedRecord>, LogRefusal>> + Send + use<> {
         let (answer, applied) = oneshot::channel();
         if let Some(refusal) = self.refusal() {
             drop(answer.send(Err(refusal)));
@@ -179,7 +182,7 @@ mod tests {
         assert_eq!(places, [visible(0), visible(1)]);
         space.ran_out();
         let refused = log.propose_for(&topic, &[message()], None).await;
-        assert!(matches!(refused, Err(ProposeError::NoRoom)), "{refused:?}");
+        assert!(matches!(refused, Err(LogRefusal(ProposeError::NoRoom))), "{refused:?}");
         log.propose(&Record::Progress(ProgressRecord::new([]))).await.expect("acknowledgements go on");
     }
 
@@ -199,6 +202,6 @@ mod tests {
         log.store().close();
         let topic = Topic { id: 1, ..Topic::default() };
         let refused = log.propose_for(&topic, &[message()], None).await;
-        assert!(matches!(refused, Err(ProposeError::Closed)), "{refused:?}");
+        assert!(matches!(refused, Err(LogRefusal(ProposeError::Closed))), "{refused:?}");
     }
 }

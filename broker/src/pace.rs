@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use kerolox_proto::errors::RpcError;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
-use tonic::Status;
 
 /// Messages after which a step ends.
 const STEP_MESSAGES: usize = 256;
@@ -81,8 +81,8 @@ impl Lookups {
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         look: impl FnOnce(&Caller) -> T + Send + 'static,
-    ) -> Result<T, Status> {
-        let failed = |reason: String| Status::internal(reason);
+    ) -> Result<T, RpcError> {
+        let failed = |reason: String| RpcError::internal(reason);
         let permit = self.permits.clone().acquire_owned().await.map_err(|error| failed(error.to_string()))?;
         let caller = Caller::default();
         let leaving = Leaving(caller.clone());

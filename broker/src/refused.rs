@@ -4,15 +4,20 @@ use kerolox_gateway::refusal::Refusal;
 use kerolox_proto::v2::Code;
 use kerolox_store::{ProposeError, StoreError};
 
-/// Maps a failed proposal to a refusal for clients.
-pub(crate) fn refused_by_log(error: &ProposeError) -> Refusal {
-    let code = match error {
-        ProposeError::Busy { .. } | ProposeError::NoRoom | ProposeError::NotNow(_) => Code::TooManyRequests,
-        ProposeError::ReadOnly(_) | ProposeError::Closed => Code::InternalServerError,
-        ProposeError::NotMaster | ProposeError::NotInSync { .. } => Code::HaNotAvailable,
-        ProposeError::Deposed | ProposeError::Unconfirmed(_) => Code::SlavePersistenceTimeout,
-    };
-    Refusal::new(code, error.to_string())
+use crate::log_client::LogRefusal;
+
+impl From<LogRefusal> for Refusal {
+    fn from(refusal: LogRefusal) -> Self {
+        let code = match &refusal.0 {
+            ProposeError::Busy { .. } | ProposeError::NoRoom | ProposeError::NotNow(_) => {
+                Code::TooManyRequests
+            }
+            ProposeError::ReadOnly(_) | ProposeError::Closed => Code::InternalServerError,
+            ProposeError::NotMaster | ProposeError::NotInSync { .. } => Code::HaNotAvailable,
+            ProposeError::Deposed | ProposeError::Unconfirmed(_) => Code::SlavePersistenceTimeout,
+        };
+        Self::new(code, refusal.to_string())
+    }
 }
 
 /// Maps a failed look-up to a refusal for clients. The cause is logged: the operator has to fix it, unless the broker does.

@@ -1,8 +1,9 @@
 //! What can go wrong, and whether trying again makes sense.
 
 use crate::address::AddressError;
+use kerolox_proto::errors::RpcError;
 use kerolox_proto::kerolox::ErrorKind;
-use kerolox_proto::{errors, v2};
+use kerolox_proto::v2;
 use std::fmt;
 use std::time::Duration;
 
@@ -116,13 +117,16 @@ impl Error {
     pub(crate) fn from_grpc(endpoint: &str, limit: Duration, status: &tonic::Status) -> Self {
         let endpoint = endpoint.to_owned();
         let reason = || deepest_reason(status);
-        if let Some(kind) = errors::kind_of(status) {
+        if let Some(RpcError { kind, message }) = RpcError::read(status) {
             let code = match kind {
                 ErrorKind::Invalid => v2::Code::BadRequest,
                 ErrorKind::NotFound => v2::Code::NotFound,
-                ErrorKind::Unavailable | ErrorKind::Unspecified => v2::Code::InternalError,
+                ErrorKind::NotAllowed | ErrorKind::Stale | ErrorKind::Foreign => v2::Code::PreconditionFailed,
+                ErrorKind::Unavailable | ErrorKind::Internal | ErrorKind::Unspecified => {
+                    v2::Code::InternalError
+                }
             };
-            return Error::Server { endpoint, code: code.into(), message: status.message().to_owned() };
+            return Error::Server { endpoint, code: code.into(), message };
         }
         match status.code() {
             _ if caused_by::<tonic::ConnectError>(status) => {

@@ -8,10 +8,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use kerolox_client::admin::controller::ControllerClient;
+use kerolox_proto::errors::RpcError;
 use kerolox_proto::kerolox::{
     AddNameserverRequest, ChangeInSyncRequest, DescribeGroupsRequest, DescribeQuorumRequest,
-    DescribeQuorumResponse, GroupState, HandOverRequest, RemoveMemberRequest, RemoveNameserverRequest,
-    ReportRequest, ReportResponse,
+    DescribeQuorumResponse, ElectMasterRequest, ErrorKind, GroupState, HandOverRequest, RemoveMemberRequest,
+    RemoveNameserverRequest, ReportRequest, ReportResponse, ResetGroupRequest, StateMark,
 };
 use support::process::{Process, program, start};
 use support::{PATIENCE, eventually};
@@ -143,6 +144,11 @@ async fn decided<T>(mut call: impl AsyncFnMut() -> Result<T, Status>) -> Result<
     }
 }
 
+/// Why a service refused a call.
+fn kind(status: &Status) -> Option<ErrorKind> {
+    RpcError::read(status).map(|refusal| refusal.kind)
+}
+
 /// A group of two with both in sync, as its master sees it.
 async fn group_of_two(client: &ControllerClient) -> GroupState {
     let first = state(client).await;
@@ -161,7 +167,7 @@ async fn group_of_two(client: &ControllerClient) -> GroupState {
     let changed = decided(async || client.change_in_sync(change.clone()).await).await.unwrap().state.unwrap();
     assert_eq!((changed.in_sync.as_slice(), changed.version), (&[1, 2][..], version + 1));
     let again = decided(async || client.change_in_sync(change.clone()).await).await;
-    assert_eq!(again.unwrap_err().code(), Code::FailedPrecondition);
+    assert_eq!(kind(&again.unwrap_err()), Some(ErrorKind::Stale));
     lasting(changed)
 }
 
@@ -213,6 +219,40 @@ async fn another_nameserver_leads_when_the_leader_is_killed() {
     })
     .await;
     assert_eq!(state(&nodes[killed].client()).await, before);
+}
+
+/// The leader's own word, and the same one passed on by the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_says_why_at_every_nameserver() {
+    let nodes = three();
+    let known = group_of_two(&client(&nodes)).await;
+    for client in nodes.iter().map(Node::client) {
+        let unknown = ElectMasterRequest { cluster: "c".into(), group: "x".into(), ..Default::default() };
+        let refused = decided(async || client.elect_master(unknown.clone()).await).await;
+        assert_eq!(kind(&refused.unwrap_err()), Some(ErrorKind::NotFound));
+        let old = ChangeInSyncRequest {
+            cluster: "c".into(),
+            group: "g".into(),
+            epoch: known.epoch,
+            member: known.master,
+            version: known.version - 1,
+            in_sync: known.in_sync.clone(),
+            quorum: false,
+        };
+        let refused = decided(async || client.change_in_sync(old.clone()).await).await;
+        assert_eq!(kind(&refused.unwrap_err()), Some(ErrorKind::Stale));
+        let no_master =
+            HandOverRequest { cluster: "c".into(), group: "g".into(), member: 2, ..Default::default() };
+        let refused = decided(async || client.hand_over(no_master.clone()).await).await;
+        assert_eq!(kind(&refused.unwrap_err()), Some(ErrorKind::NotAllowed));
+        let unsure = ResetGroupRequest { cluster: "c".into(), group: "g".into(), ..Default::default() };
+        let refused = decided(async || client.reset_group(unsure.clone()).await).await;
+        assert_eq!(kind(&refused.unwrap_err()), Some(ErrorKind::Invalid));
+        let mark = Some(StateMark { cluster_id: "of other nameservers".into(), ..Default::default() });
+        let stranger = ReportRequest { mark, ..report("stranger") };
+        let refused = decided(async || client.report(stranger.clone()).await).await;
+        assert_eq!(kind(&refused.unwrap_err()), Some(ErrorKind::Foreign));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -282,13 +322,8 @@ async fn nameservers_come_and_go() {
     decided(async || all.remove_nameserver(RemoveNameserverRequest { id }).await).await.unwrap();
     let left: Vec<u64> = quorum(&all).await.unwrap().members.iter().map(|member| member.id).collect();
     assert_eq!(left, rest);
-    assert_eq!(
-        decided(async || all.remove_nameserver(RemoveNameserverRequest { id }).await)
-            .await
-            .unwrap_err()
-            .code(),
-        Code::NotFound
-    );
+    let gone_already = decided(async || all.remove_nameserver(RemoveNameserverRequest { id }).await).await;
+    assert_eq!(kind(&gone_already.unwrap_err()), Some(ErrorKind::NotFound));
 
     // One of three is dead: of the two that would remain without a live one, one is no majority.
     let leads = leader(&nodes).await;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use kerolox_gateway::routes::DEFAULT_LEASE;
 use kerolox_proto::v2::receive_message_response::Content;
-use kerolox_proto::v2::{self, Code, ReceiveMessageResponse};
+use kerolox_proto::v2::{self, Code, ReceiveMessageResponse, messaging_service_server};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
@@ -35,7 +35,7 @@ struct FakeBroker {
 }
 
 impl NamedService for FakeBroker {
-    const NAME: &'static str = "apache.rocketmq.v2.MessagingService";
+    const NAME: &'static str = messaging_service_server::SERVICE_NAME;
 }
 
 impl Service<http::Request<Body>> for FakeBroker {

@@ -5,11 +5,12 @@ use std::time::{Duration, SystemTime};
 use kerolox_client::admin::wire;
 use kerolox_client::{Address, Message};
 use kerolox_harness::{Cluster, ServerProcess};
+use kerolox_proto::errors::RpcError;
 use kerolox_proto::kerolox::registry_client::RegistryClient;
 use kerolox_proto::kerolox::replication_client::ReplicationClient;
 use kerolox_proto::kerolox::server_client::ServerClient;
 use kerolox_proto::kerolox::{
-    BrokerInfo, BrokerRole, DescribeClusterRequest, FollowRequest, FromFollower, RegisterRequest,
+    BrokerInfo, BrokerRole, DescribeClusterRequest, ErrorKind, FollowRequest, FromFollower, RegisterRequest,
     SetLogFilterRequest, TopicRoute, from_follower,
 };
 use kerolox_proto::v2::receive_message_response::Content;
@@ -254,11 +255,8 @@ async fn a_stranger_makes_no_member_read_a_large_message() {
             Err(status) => status,
         }
     };
-    assert_eq!(
-        refused(1_000).await.code(),
-        tonic::Code::FailedPrecondition,
-        "it is read, and of no group here"
-    );
+    let told = RpcError::read(&refused(1_000).await).expect("the service says why");
+    assert_eq!(told.kind, ErrorKind::Foreign, "it is read, and of no group here: {told:?}");
     let status = refused(2 << 20).await;
     assert_eq!(status.code(), tonic::Code::OutOfRange, "{status:?}");
 }

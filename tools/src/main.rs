@@ -9,8 +9,8 @@
 //! and Replication of a broker, and Server (`gateway/src/inspect.rs`, `runtime/src/inspect.rs`), which every
 //! process has: what it is, its settings with secrets masked, its figures and threads, its clients, and questions
 //! to them over their telemetry stream. A call of `kerolox.v1` that fails ends with a gRPC status; its details
-//! (`proto/kerolox/v1/errors.proto`) tell a service's refusal from trouble on the way
-//! (`broker/src/rpc/admin/rpc_error.rs` at a broker, `client/src/error.rs` at the other end). The administration of
+//! (`proto/kerolox/v1/errors.proto`) tell a service's refusal from trouble on the way: `RpcError` of
+//! `proto/src/errors.rs` at both ends. The administration of
 //! the SDKs' protocol, `apache.rocketmq.v2.Admin` (`gateway/src/admin/`), is answered everywhere as well: it asks
 //! the other servers through the routes, as `mqadmin` would. A command is a struct of flags and a `run` that makes
 //! a `CommandReport`; how that is printed and how the process ends is in one place (`tools/report/src/output.rs`,

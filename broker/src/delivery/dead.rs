@@ -17,7 +17,7 @@ use kerolox_runtime::process::now_ms;
 use kerolox_store::ProposeError;
 
 use super::subscription::TopicSubscription;
-use crate::log_client::LogClient;
+use crate::log_client::{LogClient, LogRefusal};
 use crate::metadata::{BrokerMetadata, ChangeError};
 use crate::wire;
 
@@ -27,13 +27,13 @@ const UNREADABLE_AGAIN_MS: i64 = 10 * 60_000;
 /// Stores the dead letters of a subscription. Each is one record, which ends the delivery of the original as well.
 ///
 /// # Errors
-/// [`ProposeError`] when the log does not accept them.
+/// [`LogRefusal`] when the log does not take them.
 pub(super) async fn bury(
     log: &LogClient,
     metadata: &BrokerMetadata,
     subscription: &Arc<TopicSubscription>,
     dead: &[ExhaustedMessage],
-) -> Result<(), ProposeError> {
+) -> Result<(), LogRefusal> {
     let (group, topic) = {
         let index = log.store().state();
         let group = index.groups.all().into_iter().find(|group| group.id == subscription.group_id());
@@ -46,7 +46,7 @@ pub(super) async fn bury(
         Err(ChangeError::Log(error)) => return Err(error),
         Err(ChangeError::Invalid(reason)) => {
             tracing::error!(group = %group.name, %reason, "the dead-letter topic cannot be created");
-            return Err(ProposeError::ReadOnly(reason));
+            return Err(ProposeError::ReadOnly(reason).into());
         }
     };
     let proposals = dead.iter().filter_map(|dead| {

@@ -27,7 +27,7 @@ use super::{BroadcastMembers, ProgressLog};
 use crate::creation_quota::CreationQuota;
 use crate::log_client::LogClient;
 use crate::metadata::{BrokerMetadata, ChangeError};
-use crate::refused::{refused_by_log, refused_by_store};
+use crate::refused::refused_by_store;
 use crate::wire;
 
 /// Active subscriptions by topic id and group id.
@@ -220,7 +220,7 @@ impl DeliveryDirectory {
         if !matches!(created, Ok((_, true))) {
             made.give_back(client);
         }
-        Ok(created.map_err(|error| not_created(&error))?.0)
+        Ok(created.map_err(not_created)?.0)
     }
 
     /// The group whose cursor `client` uses: the one with this name, or the client's own member of a broadcast group,
@@ -248,7 +248,7 @@ impl DeliveryDirectory {
             ));
         }
         let created = self.metadata.put_member(&group, client).await;
-        let member = created.map_err(|error| not_created(&error))?;
+        let member = created.map_err(not_created)?;
         tracing::info!(group = name, client, "a member joins the broadcast group");
         Ok(self.saw(&group, client, member.id))
     }
@@ -438,9 +438,9 @@ fn live_ids(store: &Store) -> (Vec<u32>, Vec<u32>) {
     (topics, index.groups.all().iter().map(|group| group.id).collect())
 }
 
-fn not_created(error: &ChangeError) -> Refusal {
+fn not_created(error: ChangeError) -> Refusal {
     match error {
-        ChangeError::Invalid(text) => Refusal::new(Code::IllegalConsumerGroup, text.clone()),
-        ChangeError::Log(error) => refused_by_log(error),
+        ChangeError::Invalid(text) => Refusal::new(Code::IllegalConsumerGroup, text),
+        ChangeError::Log(refusal) => refusal.into(),
     }
 }

@@ -15,7 +15,6 @@ use kerolox_store::{Store, StoreError};
 
 use super::DeliveryDirectory;
 use super::subscription::{add_queue, add_queues};
-use crate::refused::refused_by_log;
 
 /// Lite topics that are read under one lock of the store.
 const PAGE: usize = 2_000;
@@ -41,7 +40,7 @@ impl DeliveryDirectory {
         subscription.change(now_ms(), |engine| {
             offsets.iter().for_each(|(queue, offset)| engine.reset(*queue, QueueOffset::new(*offset)));
         });
-        self.progress.flush(&subscription).await.map_err(|error| refused_by_log(&error))
+        Ok(self.progress.flush(&subscription).await?)
     }
 
     /// The position of a group in each queue of a topic: as its consumers know it if there are any, otherwise as the log

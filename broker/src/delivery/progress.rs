@@ -11,7 +11,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::dead;
 use super::subscription::TopicSubscription;
-use crate::log_client::LogClient;
+use crate::log_client::{LogClient, LogRefusal};
 use crate::metadata::BrokerMetadata;
 
 /// Collects the progress of subscriptions and logs it. Cheap to clone.
@@ -29,7 +29,7 @@ struct Inner {
 #[derive(Default)]
 struct Waiting {
     changed: Vec<Arc<TopicSubscription>>,
-    answers: Vec<oneshot::Sender<Result<(), ProposeError>>>,
+    answers: Vec<oneshot::Sender<Result<(), LogRefusal>>>,
     is_closed: bool,
 }
 
@@ -55,17 +55,17 @@ impl ProgressLog {
     /// Completes when all progress of the subscription so far is durable and applied.
     ///
     /// # Errors
-    /// [`ProposeError`] when it cannot be logged.
-    pub async fn flush(&self, subscription: &Arc<TopicSubscription>) -> Result<(), ProposeError> {
+    /// [`LogRefusal`] when it cannot be logged.
+    pub async fn flush(&self, subscription: &Arc<TopicSubscription>) -> Result<(), LogRefusal> {
         let (answer, durable) = oneshot::channel();
         self.enqueue(subscription, Some(answer));
-        durable.await.unwrap_or(Err(ProposeError::Closed))
+        durable.await.unwrap_or(Err(ProposeError::Closed.into()))
     }
 
     fn enqueue(
         &self,
         subscription: &Arc<TopicSubscription>,
-        answer: Option<oneshot::Sender<Result<(), ProposeError>>>,
+        answer: Option<oneshot::Sender<Result<(), LogRefusal>>>,
     ) {
         let mut waiting = self.inner.waiting.lock();
         if waiting.is_closed {
@@ -99,8 +99,8 @@ async fn run(inner: &Inner, log: &LogClient, metadata: &BrokerMetadata) {
             .map(ProgressItem::Queue)
             .collect();
         let mut logged = if items.is_empty() {
-            // The previous batch included it, and is durable unless the log failed: batches follow each other.
-            log.store().failure().map_or(Ok(()), |reason| Err(ProposeError::ReadOnly(reason)))
+            // The batch before took it along, and is durable unless the log failed: batches follow each other.
+            log.store().failure().map_or(Ok(()), |reason| Err(ProposeError::ReadOnly(reason).into()))
         } else {
             log.propose(&Record::Progress(ProgressRecord::new(items))).await.map(drop)
         };

@@ -2,9 +2,10 @@
 
 use kerolox_core::record::{LiteTopic, MetaChange, MetaRecord, Record};
 use kerolox_core::topic::Topic;
-use kerolox_store::{ApplyOutcome, ProposeError, StoreError};
+use kerolox_store::{ApplyOutcome, StoreError};
 
 use super::BrokerMetadata;
+use crate::log_client::LogRefusal;
 
 /// A lite topic was not created.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +33,7 @@ pub enum LiteError {
     Store(#[from] StoreError),
     /// The log refused it.
     #[error(transparent)]
-    Log(#[from] ProposeError),
+    Log(#[from] LogRefusal),
 }
 
 impl BrokerMetadata {

@@ -16,7 +16,7 @@ use kerolox_core::topic_change::TopicChange;
 use kerolox_store::{ApplyOutcome, ProposeError};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::log_client::LogClient;
+use crate::log_client::{LogClient, LogRefusal};
 use changes::{ChangePlanner, QueuedChange, WantedChange};
 
 pub(crate) use changes::MetadataChanges;
@@ -42,7 +42,7 @@ pub enum ChangeError {
     Invalid(String),
     /// The log refused the change.
     #[error(transparent)]
-    Log(#[from] ProposeError),
+    Log(#[from] LogRefusal),
 }
 
 impl BrokerMetadata {
@@ -162,8 +162,8 @@ impl BrokerMetadata {
     async fn change(&self, change: WantedChange) -> Result<ApplyOutcome, ChangeError> {
         let (answer, made) = oneshot::channel();
         let queued = QueuedChange { change, answer };
-        self.queue.send(queued).await.map_err(|_| ProposeError::Closed)?;
-        made.await.map_err(|_| ProposeError::Closed)?
+        self.queue.send(queued).await.map_err(|_| LogRefusal(ProposeError::Closed))?;
+        made.await.map_err(|_| LogRefusal(ProposeError::Closed))?
     }
 
     /// Proposes a change that does not depend on other changes.

@@ -8,7 +8,7 @@ use kerolox_store::ProposeError;
 
 use super::{BrokerMetadata, ChangeError, LiteError, MetadataChanges};
 use crate::config::BrokerConfig;
-use crate::log_client::LogClient;
+use crate::log_client::{LogClient, LogRefusal};
 use crate::tasks::retention::DiskSpace;
 use crate::test_store::store_in_memory;
 
@@ -70,9 +70,9 @@ async fn whoever_asks_when_the_task_has_ended_is_told_so() {
     let waiting = metadata.put_topic(&wanted);
     let ending = async { drop(changes) };
     let (waited, ()) = tokio::join!(waiting, ending);
-    assert!(matches!(waited, Err(ChangeError::Log(ProposeError::Closed))), "{waited:?}");
+    assert!(matches!(waited, Err(ChangeError::Log(LogRefusal(ProposeError::Closed)))), "{waited:?}");
     let late = metadata.delete_group("billing").await;
-    assert!(matches!(late, Err(ChangeError::Log(ProposeError::Closed))), "{late:?}");
+    assert!(matches!(late, Err(ChangeError::Log(LogRefusal(ProposeError::Closed)))), "{late:?}");
 }
 
 #[tokio::test]
@@ -94,7 +94,10 @@ async fn lite_topics_are_made_once_and_as_many_as_there_may_be() {
     space.ran_out();
     assert_eq!(metadata.put_lites(&parent, &["one", "three"], 3).await.expect("both are there").len(), 2);
     let full = metadata.put_lites(&parent, &["four"], 9).await;
-    assert!(matches!(full, Err(LiteError::Log(ProposeError::NoRoom))), "a disk without room takes none");
+    assert!(
+        matches!(full, Err(LiteError::Log(LogRefusal(ProposeError::NoRoom)))),
+        "a disk without room takes none"
+    );
 }
 
 #[tokio::test]

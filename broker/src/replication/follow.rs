@@ -1,24 +1,25 @@
-//! The slave's end of the stream: copies the log, says what is on its disk, and applies what is confirmed.
+//! The slave's end of the stream: connects, agrees with the master on where the log goes on, and follows until either side ends it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use kerolox_model::limits::{REPLICATION_CONNECTION_WINDOW, REPLICATION_STREAM_WINDOW};
+use kerolox_proto::errors::RpcError;
 use kerolox_proto::kerolox::replication_client::ReplicationClient;
-use kerolox_proto::kerolox::{self as wire, AppendAck, FromFollower, FromLeader, from_follower, from_leader};
+use kerolox_proto::kerolox::{self as wire, ErrorKind, FromFollower, FromLeader, from_follower, from_leader};
 use kerolox_replication::{
-    CommitUpdate, ConfirmedMark, FollowRefusal, FollowTarget, FollowerLog, GroupMember, LeaderAnswer,
-    LogRepair, MemberEffect, MemberInput, handshake,
+    ConfirmedMark, FollowRefusal, FollowTarget, FollowerLog, GroupMember, LeaderAnswer, LogRepair,
+    MemberEffect, MemberInput, handshake,
 };
-use kerolox_store::{Store, StoreError};
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use kerolox_store::StoreError;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Endpoint;
 
 use super::Group;
+use super::copying::{Confirmed, Following};
 use super::server::MESSAGE_BYTES_MAX;
 use super::stores::{StoreCell, Stores};
 
@@ -26,8 +27,6 @@ use super::stores::{StoreCell, Stores};
 const QUEUED: usize = 8;
 /// Answers that wait to be sent. An ack that finds no room is left out: the next one says more.
 const ANSWERS: usize = 64;
-/// Bytes that share a sync.
-const SYNC_BYTES: usize = 8 << 20;
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_millis(500);
 
@@ -40,6 +39,9 @@ pub(super) enum FollowError {
     /// The master cannot be reached, or ended the stream.
     #[error("{0}")]
     Stream(String),
+    /// The master has the log of another broker group, or another one of this group.
+    #[error("{0}")]
+    Foreign(String),
     /// This member's own storage failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -73,7 +75,10 @@ impl From<FollowRefusal> for FollowError {
 
 impl From<tonic::Status> for FollowError {
     fn from(status: tonic::Status) -> Self {
-        Self::Stream(status.message().to_owned())
+        match RpcError::read(&status) {
+            Some(RpcError { kind: ErrorKind::Foreign, message }) => Self::Foreign(message),
+            _ => Self::Stream(status.message().to_owned()),
+        }
     }
 }
 
@@ -197,7 +202,7 @@ async fn connect(
         for effect in effects {
             match effect {
                 MemberEffect::StartCopying => return Ok(incoming),
-                MemberEffect::RefuseToFollow(refusal) => return Err(refuse(group, refusal)),
+                MemberEffect::RefuseToFollow(refusal) => return Err(refusal.into()),
                 MemberEffect::Repair(LogRepair::Pretend(hello)) => pretended = Some(hello),
                 MemberEffect::Repair(repair) => {
                     let (cell, stores, known) = (cell.clone(), stores.clone(), group.member().known());
@@ -261,15 +266,6 @@ fn leader_answer(message: Option<from_leader::Kind>, cell: &StoreCell) -> Result
     }
 }
 
-/// Tells health checks why this member does not follow.
-fn refuse(group: &Group, refusal: FollowRefusal) -> FollowError {
-    let error = FollowError::from(refusal);
-    if let FollowError::Confirmed { .. } = error {
-        group.set_refuses(Some(error.to_string()));
-    }
-    error
-}
-
 /// Gives up what the leader does not have. Blocks.
 fn repair(
     cell: &StoreCell,
@@ -309,113 +305,16 @@ fn repair(
     Ok(())
 }
 
-/// What the threads of a follower share.
-struct Following {
-    group: Arc<Group>,
-    store: Arc<Store>,
-    confirmed: Confirmed,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// What is confirmed and durable here, and so may be applied; the thread that applies waits for it.
-#[derive(Default)]
-struct Confirmed {
-    /// Up to where, and whether nothing more is to come.
-    now: Mutex<(u64, bool)>,
-    changed: Condvar,
-}
-
-impl Confirmed {
-    fn lock(&self) -> MutexGuard<'_, (u64, bool)> {
-        self.now.lock()
-    }
-
-    fn reach(&self, position: u64) {
-        let mut now = self.lock();
-        if position > now.0 {
-            now.0 = position;
-            self.changed.notify_one();
-        }
-    }
-
-    fn end(&self) {
-        self.lock().1 = true;
-        self.changed.notify_one();
-    }
-
-    /// Waits until there is more than `applied`, and says up to where; `None` when nothing more is to come.
-    fn beyond(&self, applied: u64) -> Option<u64> {
-        let has_nothing = |now: &mut (u64, bool)| now.0 <= applied && !now.1;
-        let mut now = self.lock();
-        self.changed.wait_while(&mut now, has_nothing);
-        (!now.1).then_some(now.0)
-    }
-}
-
-fn update(commit: wire::CommitUpdate) -> CommitUpdate {
-    CommitUpdate { high_watermark: commit.confirmed, ping: commit.ping }
-}
-
-impl Following {
-    /// Writes what comes, and answers with what is durable; everything that is there shares a sync.
-    fn copy(
-        &self,
-        mut queue: mpsc::Receiver<FromLeader>,
-        answers: &mpsc::Sender<FromFollower>,
-    ) -> Result<(), FollowError> {
-        let mut parked =
-            self.store.standby_log().ok_or_else(|| FollowError::Stream("this member rules".into()))?;
-        while let Some(first) = queue.blocking_recv() {
-            self.store.check_allowed()?;
-            let mut bytes = 0;
-            let mut newest: Option<CommitUpdate> = None;
-            let mut next = Some(first);
-            while let Some(message) = next {
-                match message.kind {
-                    Some(from_leader::Kind::Records(records)) => {
-                        parked.append_copy(records.position, &records.bytes)?;
-                        bytes += records.bytes.len();
-                        newest = records.commit.map(update).or(newest);
-                    }
-                    Some(from_leader::Kind::Segment(segment)) => {
-                        parked.begin_copied_segment(segment.base)?;
-                    }
-                    Some(from_leader::Kind::Commit(commit)) => newest = Some(update(commit)),
-                    _ => return Err(FollowError::Stream("the master began the handshake again".into())),
-                }
-                next = if bytes < SYNC_BYTES { queue.try_recv().ok() } else { None };
-            }
-            let durable = if bytes > 0 { parked.sync()? } else { parked.held() };
-            if newest.is_some() {
-                self.group.holds(parked.newest()?.epoch, durable);
-            }
-            for effect in self.group.tell(MemberInput::Copied { durable, update: newest }) {
-                match effect {
-                    MemberEffect::SendAck { durable, ping } => {
-                        let ack = from_follower::Kind::Ack(AppendAck { durable, ping });
-                        // A leader that reads so slowly has newer pings on their way; a stream that is gone shows when it is read.
-                        let _ = answers.try_send(FromFollower { kind: Some(ack) });
-                    }
-                    MemberEffect::Apply(to) => self.confirmed.reach(to),
-                    _ => {}
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// A member that cannot apply its log must not be elected.
-    fn is_unfit(&self, error: &StoreError) {
-        tracing::error!(%error, "this slave cannot apply its log, and is not elected");
-        self.group.standing.send_modify(|standing| standing.unfit = error.to_string());
-    }
-
-    /// Applies what is confirmed.
-    fn fold(&self) -> Result<(), FollowError> {
-        let mut reached = 0;
-        while let Some(confirmed) = self.confirmed.beyond(reached) {
-            self.store.fold_to(confirmed, |_, _| {}).inspect_err(|error| self.is_unfit(error))?;
-            reached = self.store.state().applied().max(confirmed);
-        }
-        Ok(self.store.flush_parked()?)
+    #[test]
+    fn only_a_master_that_says_so_has_a_foreign_log() {
+        assert!(matches!(
+            FollowError::from(tonic::Status::from(RpcError::foreign("x"))),
+            FollowError::Foreign(_)
+        ));
+        assert!(matches!(FollowError::from(tonic::Status::failed_precondition("x")), FollowError::Stream(_)));
     }
 }

@@ -6,9 +6,10 @@
 //! confirmed, gives its reign up, follows the new master, and passes on the calls that it held. Slaves are access
 //! points: they pass everything on to their master.
 
-use kerolox_proto::kerolox::HandOverRequest;
+use kerolox_proto::errors::RpcError;
+use kerolox_proto::kerolox::{ErrorKind, HandOverRequest};
 use kerolox_replication::{HandOverAnswer, MemberId, MemberInput};
-use tonic::{Code, Status};
+use tonic::Status;
 
 use super::HandOverStage;
 use super::roles::Member;
@@ -49,13 +50,41 @@ impl Member {
             member: me,
             to,
         };
-        let is_certain = |status: &Status| {
-            matches!(status.code(), Code::FailedPrecondition | Code::NotFound | Code::InvalidArgument)
-        };
         match self.group.controller.hand_over(request).await {
             Ok(_) => HandOverAnswer::Accepted,
-            Err(status) if is_certain(&status) => HandOverAnswer::Refused(status.message().to_owned()),
-            Err(status) => HandOverAnswer::Unknown(status.message().to_owned()),
+            Err(status) => failed(&status),
         }
+    }
+}
+
+/// A controller that refused has done nothing. One that could not answer, or an answer that was lost, leaves that open.
+fn failed(status: &Status) -> HandOverAnswer {
+    let reason = status.message().to_owned();
+    match RpcError::read(status).map(|refusal| refusal.kind) {
+        None | Some(ErrorKind::Unavailable | ErrorKind::Internal | ErrorKind::Unspecified) => {
+            HandOverAnswer::Unknown(reason)
+        }
+        Some(
+            ErrorKind::Invalid
+            | ErrorKind::NotFound
+            | ErrorKind::NotAllowed
+            | ErrorKind::Stale
+            | ErrorKind::Foreign,
+        ) => HandOverAnswer::Refused(reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_controller_refused_is_certain() {
+        let told = |status: Status| matches!(failed(&status), HandOverAnswer::Refused(_));
+        assert!(told(RpcError::not_allowed("nobody else").into()));
+        assert!(told(RpcError::stale("another epoch").into()));
+        assert!(!told(RpcError::unavailable("no majority").into()));
+        assert!(!told(Status::failed_precondition("a proxy on the way")));
+        assert!(!told(Status::deadline_exceeded("no answer")));
     }
 }

@@ -18,6 +18,7 @@
 //! rules (`leading.rs`). What a master serves is in `serving.rs`, what it does by itself in `leader_tasks.rs`; both
 //! are begun anew with each reign.
 
+mod copying;
 mod driver;
 mod file;
 mod follow;

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kerolox_proto::kerolox::{ReportRequest, ReportResponse, StateMark};
+use kerolox_proto::errors::RpcError;
+use kerolox_proto::kerolox::{ErrorKind, ReportRequest, ReportResponse, StateMark};
 use kerolox_replication::{StateMemory, StateVerdict};
 use kerolox_runtime::reminder::LogReminder;
-use tonic::{Code, Status};
+use tonic::Status;
 
 use super::{Group, Seen, Standing};
 
@@ -104,9 +105,16 @@ impl Reporter<'_> {
             Ok(answer) => return self.on_state(answer),
             Err(status) => status,
         };
-        if status.code() == Code::FailedPrecondition {
-            self.disowned(status.message());
-            return self.group.config.report_interval.duration();
+        match RpcError::read(&status) {
+            Some(RpcError { kind: ErrorKind::Foreign | ErrorKind::NotAllowed, message }) => {
+                self.disowned(&message);
+                return self.group.config.report_interval.duration();
+            }
+            Some(RpcError { kind: ErrorKind::Stale, message }) => {
+                tracing::info!(reason = message, "reporting again");
+                return RETRY;
+            }
+            _ => {}
         }
         // Why it does not answer may sound another way each time.
         if self.log.silence.is_due("", Instant::now()) {

@@ -20,7 +20,7 @@ use crate::serving::{Parts, Serving};
 
 /// Pause before a master that was lost is followed again.
 const RETRY: Duration = Duration::from_millis(50);
-/// Pause after this member refused what its master wanted: only an operator can change that.
+/// Pause after this member or its master refused the other one's log: only an operator can change that.
 const REFUSED: Duration = Duration::from_secs(1);
 /// Longer than anything waits.
 const FOR_EVER: Duration = Duration::from_secs(3600);
@@ -210,7 +210,11 @@ impl Member {
                         tracing::warn!(master = target.address, %error, "cannot follow; retrying");
                     }
                     match error {
-                        FollowError::Confirmed { .. } => pause = REFUSED,
+                        FollowError::Confirmed { .. } | FollowError::Foreign(_) => {
+                            // Health checks tell why this member does not follow.
+                            group.set_refuses(Some(error.to_string()));
+                            pause = REFUSED;
+                        }
                         // Anything else in the store may be over the next time.
                         FollowError::Store(error) => drop(stores.index.absorb(error)),
                         _ => {}

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use kerolox_log::Piece;
+use kerolox_proto::errors::RpcError;
 use kerolox_proto::kerolox::replication_server::{Replication, ReplicationServer};
 use kerolox_proto::kerolox::{
     CommitUpdate, DescribeReplicationRequest, DescribeReplicationResponse, FollowRequest, FromFollower,
@@ -49,10 +50,10 @@ impl ReplicationService {
     }
 
     /// Whether a member means this group.
-    fn check_group(&self, of_cluster: &str, group: &str) -> Result<(), Status> {
+    fn check_group(&self, of_cluster: &str, group: &str) -> Result<(), RpcError> {
         let Group { cluster, name, .. } = &*self.group;
         if of_cluster != cluster || group != name {
-            return Err(Status::failed_precondition(format!(
+            return Err(RpcError::foreign(format!(
                 "this is broker group {name:?} of cluster {cluster:?}, not {group:?} of {of_cluster:?}"
             )));
         }
@@ -60,11 +61,11 @@ impl ReplicationService {
     }
 
     /// The leadership that a slave means, if it is the one at work.
-    fn leadership(&self, asked: &FollowRequest) -> Result<Arc<Leadership>, Status> {
+    fn leadership(&self, asked: &FollowRequest) -> Result<Arc<Leadership>, RpcError> {
         self.check_group(&asked.cluster, &asked.group)?;
         let leadership = self.group.leadership().filter(|leadership| leadership.epoch == asked.epoch);
         leadership.ok_or_else(|| {
-            Status::unavailable(format!(
+            RpcError::unavailable(format!(
                 "this member does not rule in epoch {}; ask the controller",
                 asked.epoch
             ))
@@ -106,10 +107,10 @@ impl Replication for ReplicationService {
     ) -> Result<Response<ReadRecordsResponse>, Status> {
         let ReadRecordsRequest { cluster, group, records } = request.into_inner();
         self.check_group(&cluster, &group)?;
-        let store = self.cell.get().ok_or_else(|| Status::unavailable("this member has no log yet"))?;
+        let store = self.cell.get().ok_or_else(|| RpcError::unavailable("this member has no log yet"))?;
         self.group.read_for_master.fetch_add(records.len() as u64, Ordering::Relaxed);
         let reading = tokio::task::spawn_blocking(move || remote_read::read_records(&store, &records));
-        Ok(Response::new(reading.await.map_err(|_| Status::internal("the log could not be read"))?))
+        Ok(Response::new(reading.await.map_err(|_| RpcError::internal("the log could not be read"))?))
     }
 
     async fn step_down(
@@ -132,7 +133,7 @@ impl Replication for ReplicationService {
 async fn next_request(incoming: &mut Streaming<FromFollower>) -> Result<FollowRequest, Status> {
     match incoming.next().await.transpose()?.and_then(|message| message.kind) {
         Some(from_follower::Kind::Follow(asked)) => Ok(asked),
-        _ => Err(Status::invalid_argument("the stream does not begin with FollowRequest")),
+        _ => Err(RpcError::invalid("the stream does not begin with FollowRequest").into()),
     }
 }
 
@@ -147,7 +148,7 @@ async fn serve(
     loop {
         let (store, salt, asked) = (leadership.store.clone(), leadership.salt, request.clone());
         let answer = tokio::task::spawn_blocking(move || handshake::answer(&store, salt, &asked)).await;
-        let kind = answer.map_err(|_| Status::internal("the master's log could not be read"))??;
+        let kind = answer.map_err(|_| RpcError::internal("the master's log could not be read"))??;
         let is_agreed = matches!(kind, from_leader::Kind::Start(_));
         if outgoing.send(Ok(FromLeader { kind: Some(kind) })).await.is_err() {
             return Ok(());
@@ -162,9 +163,9 @@ async fn serve(
     let feeding = feed(leadership.clone(), request.end, outgoing.clone());
     let heard = hear(leadership, member, incoming);
     tokio::select! {
-        outcome = feeding => outcome,
+        outcome = feeding => Ok(outcome?),
         outcome = heard => outcome,
-        () = leadership.over.requested() => Err(Status::unavailable("the leadership of this master is over")),
+        () = leadership.over.requested() => Err(RpcError::unavailable("the leadership of this master is over").into()),
     }
 }
 
@@ -178,24 +179,24 @@ async fn hear(
         match message?.kind {
             Some(from_follower::Kind::Ack(held)) => leadership.on_ack(member, held.durable, held.ping),
             Some(from_follower::Kind::Leaving(_)) => leadership.on_slave(member, true),
-            _ => return Err(Status::invalid_argument("FollowRequest comes at the beginning only")),
+            _ => return Err(RpcError::invalid("FollowRequest comes at the beginning only").into()),
         }
     }
     Ok(())
 }
 
 /// Sends the log from `position` on, on a thread of its own, since reading it blocks.
-async fn feed(leadership: Arc<Leadership>, position: u64, outgoing: Outgoing) -> Result<(), Status> {
+async fn feed(leadership: Arc<Leadership>, position: u64, outgoing: Outgoing) -> Result<(), RpcError> {
     let feeding = tokio::task::spawn_blocking(move || feed_blocking(&leadership, position, &outgoing));
-    feeding.await.unwrap_or_else(|_| Err(Status::internal("the master's log could not be read")))
+    feeding.await.unwrap_or_else(|_| Err(RpcError::internal("the master's log could not be read")))
 }
 
-fn feed_blocking(leadership: &Leadership, mut position: u64, outgoing: &Outgoing) -> Result<(), Status> {
+fn feed_blocking(leadership: &Leadership, mut position: u64, outgoing: &Outgoing) -> Result<(), RpcError> {
     let reader = leadership.store.reader();
     let mut told = CommitUpdate::default();
     while !leadership.over.is_requested() && !outgoing.is_closed() {
         let piece = reader.copy(position, CHUNK);
-        let piece = piece.map_err(|error| Status::internal(format!("the master's log: {error}")))?;
+        let piece = piece.map_err(|error| RpcError::internal(format!("the master's log: {error}")))?;
         let commit = commit_update(leadership);
         let kind = match piece {
             Piece::Segment { base, capacity } => {

@@ -4,10 +4,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use kerolox_core::flush::FlushRequirement;
+use kerolox_proto::errors::RpcError;
 use kerolox_proto::kerolox::{DescribeReplicationResponse, SlaveView};
 use kerolox_replication::{MemberId, MemberRole};
 use tokio::sync::oneshot;
-use tonic::Status;
 
 use super::{GiveUp, Group, Leadership};
 use crate::config::ReplicaChoice;
@@ -99,26 +99,26 @@ const OPENING: Duration = Duration::from_secs(5);
 /// Has the leadership handed over to a member, 0 for any. One that is about to begin is waited for, up to [`OPENING`].
 ///
 /// # Errors
-/// FAILED_PRECONDITION with the reason.
-pub(super) async fn give_up_leadership(group: &Group, to: MemberId) -> Result<(), Status> {
+/// NOT_ALLOWED with the reason.
+pub(super) async fn give_up_leadership(group: &Group, to: MemberId) -> Result<(), RpcError> {
     let mut role = group.watch_role();
     let has_begun = role.wait_for(|role| !matches!(role, MemberRole::Candidate { .. }));
     // A leadership that takes longer refuses.
     drop(tokio::time::timeout(OPENING, has_begun).await);
     let (answer, outcome) = oneshot::channel();
     let asked = group.asked.send(GiveUp { to, answer }).await;
-    asked.map_err(|_| Status::unavailable("the broker is shutting down"))?;
+    asked.map_err(|_| RpcError::unavailable("the broker is shutting down"))?;
     match outcome.await {
-        Ok(outcome) => outcome.map_err(Status::failed_precondition),
-        Err(_) => Err(Status::unavailable("the broker is shutting down")),
+        Ok(outcome) => outcome.map_err(RpcError::not_allowed),
+        Err(_) => Err(RpcError::unavailable("the broker is shutting down")),
     }
 }
 
 /// Keeps this member from ruling, or lets it again.
 ///
 /// # Errors
-/// FAILED_PRECONDITION when it rules and nobody can take over.
-pub(super) async fn set_drained(group: &Group, drained: bool) -> Result<(), Status> {
+/// NOT_ALLOWED when it rules and nobody can take over.
+pub(super) async fn set_drained(group: &Group, drained: bool) -> Result<(), RpcError> {
     if drained && group.leadership().is_some() {
         give_up_leadership(group, 0).await?;
     }

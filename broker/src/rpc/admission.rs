@@ -10,7 +10,8 @@ use std::time::Duration;
 use kerolox_gateway::access_point::AccessPoint;
 use kerolox_gateway::headers::ClientHeaders;
 use kerolox_gateway::relay::refuse_relayed;
-use kerolox_proto::kerolox::replication_server::ReplicationServer;
+use kerolox_proto::kerolox::replication_server::{self, ReplicationServer};
+use kerolox_proto::path::service_and_method;
 use kerolox_replication::MemberRole;
 use kerolox_store::StoreOpening;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
@@ -37,10 +38,7 @@ const HELD_MAX: usize = 1024;
 const TELEMETRY_PATH: &str = "/Telemetry";
 /// How long calls that were let in before may take to finish. Slower ones may be told to retry.
 const DONE: Duration = Duration::from_millis(500);
-/// Path for the other members of the group; it is always open.
-const REPLICATION_PATH: &str = "/kerolox.v1.Replication/";
-/// Calls that wait for messages, for up to half a minute: nothing is lost when they end, so a hand-over does not wait
-/// for them.
+/// Calls that wait for messages, for up to half a minute: nothing is lost when they end, so nobody waits for that.
 const POLLS: [&str; 2] = ["/ReceiveMessage", "/PullMessage"];
 
 /// The destination of a call.
@@ -235,7 +233,8 @@ impl AdmissionGate {
     /// The turn of a call: its destination, or until when it waits to learn it.
     fn turn<B>(&self, request: &http::Request<B>) -> Turn {
         let path = request.uri().path();
-        if path.starts_with(REPLICATION_PATH) {
+        // The other members of the group find it open at any time.
+        if service_and_method(path).0 == replication_server::SERVICE_NAME {
             return Turn::Answer(self.closed.clone(), None);
         }
         // Counted before the gate is read, so that a resigning leader knows of all calls that found it open.

@@ -4,12 +4,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use kerolox_model::limits::{HTTP2_CONNECTION_WINDOW, HTTP2_STREAM_WINDOW};
+use kerolox_proto::errors::RpcError;
 use kerolox_proto::kerolox::controller_client as generated;
 use kerolox_proto::kerolox::{
     AddNameserverRequest, AddNameserverResponse, ChangeInSyncRequest, ChangeInSyncResponse,
     DescribeGroupsRequest, DescribeGroupsResponse, DescribeLossRequest, DescribeQuorumRequest,
-    DescribeQuorumResponse, ElectMasterRequest, ElectMasterResponse, ElectionLoss, HandOverRequest,
-    HandOverResponse, RemoveMemberRequest, RemoveMemberResponse, RemoveNameserverRequest,
+    DescribeQuorumResponse, ElectMasterRequest, ElectMasterResponse, ElectionLoss, ErrorKind,
+    HandOverRequest, HandOverResponse, RemoveMemberRequest, RemoveMemberResponse, RemoveNameserverRequest,
     RemoveNameserverResponse, ReportRequest, ReportResponse, ResetGroupRequest, ResetGroupResponse,
 };
 use tonic::transport::{Channel, Endpoint};
@@ -60,7 +61,7 @@ macro_rules! calls {
                 $(#[$doc])*
                 ///
                 /// # Errors
-                /// The controller's answer; UNAVAILABLE or DEADLINE_EXCEEDED when no nameserver gave one.
+                /// What the controller refused ([`RpcError::read`]); UNAVAILABLE or DEADLINE_EXCEEDED when no nameserver could answer.
                 pub async fn $name(&self, request: $request) -> Result<$response, Status> {
                     let timeout: fn(&$request) -> Duration = $timeout;
                     let patience = timeout(&request);
@@ -172,9 +173,13 @@ impl<'a> Round<'a> {
             }
             Err(status) if !is_elsewhere(&status) => Some(Err(status)),
             Err(status) => {
-                let address = &self.client.nameservers[index].0;
-                self.failure =
-                    Status::new(status.code(), format!("nameserver {address}: {}", status.message()));
+                let message =
+                    format!("nameserver {}: {}", self.client.nameservers[index].0, status.message());
+                // What a service decided stays told from trouble on the way.
+                self.failure = match RpcError::read(&status) {
+                    Some(RpcError { kind, .. }) => RpcError { kind, message }.into(),
+                    None => Status::new(status.code(), message),
+                };
                 None
             }
         }
@@ -183,8 +188,44 @@ impl<'a> Round<'a> {
 
 /// Whether another nameserver may do better.
 fn is_elsewhere(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown | Code::Unimplemented
-    )
+    match RpcError::read(status) {
+        Some(refusal) => refusal.kind == ErrorKind::Unavailable,
+        None => matches!(
+            status.code(),
+            Code::Unavailable
+                | Code::DeadlineExceeded
+                | Code::Cancelled
+                | Code::Unknown
+                | Code::Unimplemented
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client() -> ControllerClient {
+        ControllerClient::new(&["127.0.0.1:1".to_owned(), "127.0.0.1:2".to_owned()]).expect("addresses")
+    }
+
+    #[tokio::test]
+    async fn only_a_nameserver_that_cannot_decide_sends_the_call_on() {
+        let client = client();
+        let mut round = Round::of(&client);
+        round.next().expect("the first");
+        assert!(round.outcome::<()>(Err(RpcError::unavailable("no leader").into())).is_none());
+        let told = RpcError::read(&round.failure).expect("it stays a refusal");
+        assert_eq!(
+            (told.kind, told.message.as_str()),
+            (ErrorKind::Unavailable, "nameserver 127.0.0.1:1: no leader")
+        );
+        round.next().expect("the second");
+        assert!(round.outcome::<()>(Err(Status::unavailable("broken"))).is_none());
+        assert_eq!(RpcError::read(&round.failure), None);
+        for decided in [RpcError::stale("x"), RpcError::internal("x"), RpcError::not_allowed("x")] {
+            let outcome = round.outcome::<()>(Err(decided.clone().into())).expect("no other one is asked");
+            assert_eq!(RpcError::read(&outcome.expect_err("refused")), Some(decided));
+        }
+    }
 }

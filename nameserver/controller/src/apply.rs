@@ -145,7 +145,7 @@ impl GroupRecord {
              broker before any other; to join as an empty member, give the broker an empty data folder",
             joiner.host, joiner.port, self.name
         );
-        CommandRefusal::new(RefusalReason::NotAllowed, text)
+        CommandRefusal::new(RefusalReason::Foreign, text)
     }
 
     fn admit(&mut self, joiner: JoiningMember) -> MemberId {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kerolox_proto::errors::RpcError;
 use kerolox_proto::kerolox as pb;
 use kerolox_proto::kerolox::server_server::{Server, ServerServer};
 use kerolox_proto::v2::TelemetryCommand;
@@ -43,7 +44,7 @@ impl Server for InspectService {
         let (inspected, in_full) = (self.process.clone(), request.into_inner().in_full);
         let metrics = tokio::runtime::Handle::current().metrics();
         let described = tokio::task::spawn_blocking(move || inspected.describe(in_full)).await;
-        let described = described.map_err(|error| Status::internal(error.to_string()))?;
+        let described = described.map_err(|error| RpcError::internal(error.to_string()))?;
         Ok(Response::new(pb::DescribeServerResponse {
             clients: self.clients.len() as u64,
             tasks: metrics.num_alive_tasks() as u64,
@@ -80,7 +81,7 @@ impl Server for InspectService {
     ) -> Result<Response<pb::AskClientResponse>, Status> {
         let pb::AskClientRequest { client_id, command, nonce, wait_ms } = request.into_inner();
         let command = TelemetryCommand::decode(command.as_slice())
-            .map_err(|error| Status::invalid_argument(format!("the command cannot be decoded: {error}")))?;
+            .map_err(|error| RpcError::invalid(format!("the command cannot be decoded: {error}")))?;
         let limit = match wait_ms {
             0 => REPLY_WAIT,
             wait_ms => Duration::from_millis(wait_ms.into()).min(REPLY_WAIT_MAX),

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use kerolox_model::limits::GRPC_DECODE_BYTES_MAX;
+use kerolox_proto::errors::RpcError;
 use kerolox_proto::kerolox::producers_client::ProducersClient;
 use kerolox_proto::kerolox::producers_server::{Producers, ProducersServer};
 use kerolox_proto::kerolox::{
@@ -77,14 +78,14 @@ impl Producers for ProducersService {
     ) -> Result<Response<CheckTransactionResponse>, Status> {
         let CheckTransactionRequest { topic, command } = request.into_inner();
         let command = RecoverOrphanedTransactionCommand::decode(command.as_slice())
-            .map_err(|error| Status::invalid_argument(format!("the command cannot be decoded: {error}")))?;
+            .map_err(|error| RpcError::invalid(format!("the command cannot be decoded: {error}")))?;
         Ok(Response::new(CheckTransactionResponse { client_id: self.clients.check(&topic, &command) }))
     }
 
     async fn tell(&self, request: Request<TellRequest>) -> Result<Response<TellResponse>, Status> {
         let TellRequest { client_id, command } = request.into_inner();
         let command = TelemetryCommand::decode(command.as_slice())
-            .map_err(|error| Status::invalid_argument(format!("the command cannot be decoded: {error}")))?;
+            .map_err(|error| RpcError::invalid(format!("the command cannot be decoded: {error}")))?;
         Ok(Response::new(TellResponse { taken: self.clients.tell(&client_id, command) }))
     }
 

@@ -7,6 +7,8 @@ use std::fmt::Display;
 
 use kerolox_model::names::NameError;
 use kerolox_model::token::TokenError;
+use kerolox_proto::errors::RpcError;
+use kerolox_proto::kerolox::ErrorKind;
 use kerolox_proto::raw;
 use kerolox_proto::v2::{self, Code};
 
@@ -142,6 +144,33 @@ impl Refusal {
 impl From<CallRefusal> for Refusal {
     fn from(refusal: CallRefusal) -> Self {
         Self::new(refusal.code(), refusal.to_string())
+    }
+}
+
+/// As a service of `kerolox.v1` tells it.
+impl From<Refusal> for RpcError {
+    fn from(refusal: Refusal) -> Self {
+        let message = refusal.to_string();
+        match refusal.code {
+            Code::NotFound => Self::not_found(message),
+            Code::BadRequest => Self::invalid(message),
+            _ => Self::unavailable(message),
+        }
+    }
+}
+
+/// What a service of `kerolox.v1` refused, in the words of the SDKs' protocol.
+impl From<RpcError> for Refusal {
+    fn from(RpcError { kind, message }: RpcError) -> Self {
+        let code = match kind {
+            ErrorKind::NotFound => Code::NotFound,
+            ErrorKind::Invalid => Code::BadRequest,
+            ErrorKind::NotAllowed | ErrorKind::Stale | ErrorKind::Foreign => Code::PreconditionFailed,
+            ErrorKind::Unavailable | ErrorKind::Internal | ErrorKind::Unspecified => {
+                Code::InternalServerError
+            }
+        };
+        Self::new(code, message)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::routes::{ClusterRoutes, RouteChange};
+use kerolox_proto::errors::RpcError;
 use kerolox_proto::kerolox::registry_server::{Registry, RegistryServer};
 use kerolox_proto::kerolox::{
     ClusterSnapshot, DescribeClusterRequest, RegisterRequest, RegisterResponse, UnregisterRequest,
@@ -42,7 +43,7 @@ impl Registry for RegistryService {
             Ok(change) => tracing::info!(group, ?change, "broker registered"),
             Err(error) => {
                 tracing::warn!(group, %error, "registration refused");
-                return Err(Status::invalid_argument(error.to_string()));
+                return Err(RpcError::invalid(error.to_string()).into());
             }
         }
         Ok(Response::new(RegisterResponse {

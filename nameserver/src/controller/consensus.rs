@@ -1,5 +1,6 @@
 //! The service that nameservers call each other by.
 
+use kerolox_proto::errors::RpcError;
 use kerolox_proto::kerolox::consensus_server::{Consensus, ConsensusServer};
 use kerolox_proto::kerolox::{ConsensusRequest, ConsensusResponse};
 use serde::Serialize;
@@ -22,7 +23,7 @@ impl ConsensusService {
             .max_encoding_message_size(CONSENSUS_MESSAGE_BYTES_MAX)
     }
 
-    fn check_target(&self, request: &Request<ConsensusRequest>) -> Result<(), Status> {
+    fn check_target(&self, request: &Request<ConsensusRequest>) -> Result<(), RpcError> {
         let target = request.metadata().get(TARGET_HEADER).and_then(|value| value.to_str().ok());
         if target.and_then(|target| target.parse().ok()) == Some(self.id) {
             return Ok(());
@@ -32,7 +33,7 @@ impl ConsensusService {
             "this is nameserver {}, not {target}; check --id and --peers, and mqadmin controllerStatus",
             self.id
         );
-        Err(Status::failed_precondition(text))
+        Err(RpcError::foreign(text))
     }
 }
 
@@ -45,18 +46,18 @@ impl Consensus for ConsensusService {
             kind::APPEND => encode(&self.raft.append_entries(decode(&body)?).await),
             kind::VOTE => encode(&self.raft.vote(decode(&body)?).await),
             kind::SNAPSHOT => encode(&self.raft.install_snapshot(decode(&body)?).await),
-            _ => Err(Status::unimplemented(format!("no call of the consensus is named {kind:?}"))),
+            _ => Err(RpcError::invalid(format!("no call of the consensus is named {kind:?}"))),
         }?;
         Ok(Response::new(ConsensusResponse { body }))
     }
 }
 
-fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Status> {
+fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, RpcError> {
     serde_json::from_slice(body)
-        .map_err(|error| Status::invalid_argument(format!("the call cannot be read: {error}")))
+        .map_err(|error| RpcError::invalid(format!("the call cannot be read: {error}")))
 }
 
-fn encode<T: Serialize>(outcome: &T) -> Result<Vec<u8>, Status> {
+fn encode<T: Serialize>(outcome: &T) -> Result<Vec<u8>, RpcError> {
     serde_json::to_vec(outcome)
-        .map_err(|error| Status::internal(format!("the answer cannot be written: {error}")))
+        .map_err(|error| RpcError::internal(format!("the answer cannot be written: {error}")))
 }

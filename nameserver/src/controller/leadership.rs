@@ -8,11 +8,11 @@ use kerolox_controller::{
     CommandRefusal, CommandReply, ElectionPolicy, GroupCommand, GroupTable, MemberWatch, RefusalReason,
     decide, why_elect,
 };
+use kerolox_proto::errors::RpcError;
 use kerolox_runtime::supervisor::Supervisor;
 use openraft::error::{CheckIsLeaderError, RaftError};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tonic::Status;
 
 use super::machine::Machine;
 use super::types::{Metrics, Proposal, Raft};
@@ -44,8 +44,8 @@ impl Tenure {
     }
 }
 
-/// A caller that waits for the confirmation that this nameserver leads.
-type Waiting = oneshot::Sender<Result<(), Status>>;
+/// Whoever waits for a confirmation that this nameserver leads.
+type Waiting = oneshot::Sender<Result<(), RpcError>>;
 
 /// This nameserver's part in leading.
 pub(super) struct Leadership {
@@ -143,14 +143,14 @@ impl Leadership {
     }
 
     /// Makes sure that this nameserver led when the call came, and has applied everything that was decided until then.
-    pub(super) async fn confirm(&self, tenure: &Arc<Tenure>) -> Result<(), Status> {
+    pub(super) async fn confirm(&self, tenure: &Arc<Tenure>) -> Result<(), RpcError> {
         let (waiting, confirmed) = oneshot::channel();
-        let gone = || Status::unavailable("this nameserver is shutting down");
+        let gone = || RpcError::unavailable("this nameserver is shutting down");
         self.unconfirmed.send(waiting).await.map_err(|_| gone())?;
         confirmed.await.map_err(|_| gone())??;
         match self.tenure() {
             Some(current) if Arc::ptr_eq(&current, tenure) => Ok(()),
-            _ => Err(Status::unavailable(format!("nameserver {} no longer leads; try again", self.id))),
+            _ => Err(RpcError::unavailable(format!("nameserver {} no longer leads; try again", self.id))),
         }
     }
 
@@ -160,17 +160,17 @@ impl Leadership {
     }
 
     /// Carries a command out, when a majority of the nameservers has it on disk.
-    pub(super) async fn propose(&self, command: GroupCommand) -> Result<CommandReply, Status> {
+    pub(super) async fn propose(&self, command: GroupCommand) -> Result<CommandReply, RpcError> {
         match self.write(Some(command)).await? {
-            CommandReply::Refused(refusal) => Err(refused(&refusal)),
+            CommandReply::Refused(refusal) => Err(refused(refusal)),
             reply => Ok(reply),
         }
     }
 
-    async fn write(&self, proposal: Proposal) -> Result<CommandReply, Status> {
+    async fn write(&self, proposal: Proposal) -> Result<CommandReply, RpcError> {
         match tokio::time::timeout(PROPOSE_TIMEOUT, self.raft.client_write(proposal)).await {
             Ok(Ok(written)) => Ok(written.data),
-            Ok(Err(error)) => Err(Status::unavailable(format!("nothing can be decided: {error}"))),
+            Ok(Err(error)) => Err(RpcError::unavailable(format!("nothing can be decided: {error}"))),
             Err(_) => Err(no_majority()),
         }
     }
@@ -243,9 +243,9 @@ impl Leadership {
                 }
                 _ => {}
             }
-            if let Err(status) = self.propose(command).await {
+            if let Err(error) = self.propose(command).await {
                 // What was decided goes by a version; whatever changed it calls for another decision.
-                tracing::debug!(reason = status.message(), "a decision was not carried out");
+                tracing::debug!(reason = error.message, "a decision was not carried out");
             }
         }
     }
@@ -274,28 +274,29 @@ async fn confirm_all(raft: Raft, mut waiting: mpsc::Receiver<Waiting>) {
     }
 }
 
-async fn confirm(raft: &Raft) -> Result<(), Status> {
+async fn confirm(raft: &Raft) -> Result<(), RpcError> {
     loop {
         match raft.ensure_linearizable().await {
             Ok(_) => return Ok(()),
             Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_))) => {
                 tokio::time::sleep(CONFIRM_PAUSE).await;
             }
-            Err(error) => return Err(Status::unavailable(format!("nothing can be said: {error}"))),
+            Err(error) => return Err(RpcError::unavailable(format!("nothing can be said: {error}"))),
         }
     }
 }
 
-fn no_majority() -> Status {
-    Status::unavailable("no majority of the nameservers answers; start the missing ones")
+fn no_majority() -> RpcError {
+    RpcError::unavailable("no majority of the nameservers answers; start the missing ones")
 }
 
 /// A refusal as callers see it.
-pub(super) fn refused(refusal: &CommandRefusal) -> Status {
-    let text = refusal.text.clone();
-    match refusal.why {
-        RefusalReason::Unknown => Status::not_found(text),
-        RefusalReason::Stale | RefusalReason::NotAllowed => Status::failed_precondition(text),
-        RefusalReason::Invalid => Status::invalid_argument(text),
+pub(super) fn refused(CommandRefusal { why, text }: CommandRefusal) -> RpcError {
+    match why {
+        RefusalReason::Unknown => RpcError::not_found(text),
+        RefusalReason::Stale => RpcError::stale(text),
+        RefusalReason::NotAllowed => RpcError::not_allowed(text),
+        RefusalReason::Invalid => RpcError::invalid(text),
+        RefusalReason::Foreign => RpcError::foreign(text),
     }
 }

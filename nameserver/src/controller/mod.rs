@@ -156,7 +156,7 @@ impl Controller {
         }
         let change = ChangeMembers::SetNodes(BTreeMap::from([(self.quorum.id, own)]));
         let moved = self.quorum.change(change).await;
-        moved.map_err(|status| ControllerError::Stopped(status.message().to_owned()))
+        moved.map_err(|error| ControllerError::Stopped(error.message))
     }
 
     /// The service for brokers and administrators.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kerolox_client::admin::controller::connection;
+use kerolox_proto::errors::RpcError;
 use kerolox_proto::kerolox::ConsensusRequest;
 use kerolox_proto::kerolox::consensus_client::ConsensusClient;
 use openraft::error::{InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Unreachable};
@@ -51,13 +52,13 @@ pub(super) struct Network {
 }
 
 impl Network {
-    /// The shared connection to `address`.
-    pub(super) fn channel(&self, address: &str) -> Result<Channel, Status> {
+    /// A connection to `address`, one for everybody.
+    pub(super) fn channel(&self, address: &str) -> Result<Channel, RpcError> {
         let mut channels = self.channels.lock();
         if let Some(channel) = channels.get(address) {
             return Ok(channel.clone());
         }
-        let channel = connection(address).map_err(|error| Status::unavailable(error.to_string()))?;
+        let channel = connection(address).map_err(|error| RpcError::unavailable(error.to_string()))?;
         channels.insert(address.to_owned(), channel.clone());
         Ok(channel)
     }
@@ -119,7 +120,7 @@ impl Peer {
         let began = Instant::now();
         let answer = match self.network.channel(&self.address) {
             Ok(channel) => with_limits(ConsensusClient::new(channel)).call(request).await,
-            Err(status) => Err(status),
+            Err(error) => Err(error.into()),
         };
         self.network.note(self.target, began, answer.is_ok());
         let answer = answer.map_err(|status| unanswered(&status))?.into_inner();

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kerolox_client::admin::controller::CALL_TIMEOUT;
+use kerolox_proto::errors::RpcError;
 use kerolox_proto::kerolox::controller_client::ControllerClient;
 use kerolox_proto::kerolox::{DescribeQuorumRequest, DescribeQuorumResponse, NameserverMember};
 use openraft::error::ClientWriteError;
 use openraft::{BasicNode, ChangeMembers};
+use tonic::Request;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
-use tonic::{Request, Status};
 
 use super::network::Network;
 use super::service::RELAYED_HEADER;
@@ -47,16 +48,16 @@ impl Quorum {
     }
 
     /// The way to another nameserver's controller.
-    pub(super) fn client(&self, id: u64) -> Result<ControllerClient<Channel>, Status> {
+    pub(super) fn client(&self, id: u64) -> Result<ControllerClient<Channel>, RpcError> {
         let seen = self.seen();
         let address = seen.membership_config.membership().get_node(&id).map(|node| node.addr.clone());
         let address = address.ok_or_else(|| {
-            Status::unavailable(format!("nameserver {id} leads, but its address is not known here"))
+            RpcError::unavailable(format!("nameserver {id} leads, but its address is not known here"))
         })?;
         self.client_at(&address)
     }
 
-    fn client_at(&self, address: &str) -> Result<ControllerClient<Channel>, Status> {
+    fn client_at(&self, address: &str) -> Result<ControllerClient<Channel>, RpcError> {
         let client = ControllerClient::new(self.network.channel(address)?);
         Ok(client.max_decoding_message_size(usize::MAX))
     }
@@ -115,9 +116,9 @@ impl Quorum {
     }
 
     /// Adds a nameserver, or notes its address. Only the leader can.
-    pub(super) async fn add(&self, id: u64, address: &str) -> Result<(), Status> {
+    pub(super) async fn add(&self, id: u64, address: &str) -> Result<(), RpcError> {
         if id == 0 {
-            return Err(Status::invalid_argument("ids of nameservers begin with 1"));
+            return Err(RpcError::invalid("ids of nameservers begin with 1"));
         }
         let seen = self.seen();
         let membership = seen.membership_config.membership();
@@ -141,8 +142,8 @@ impl Quorum {
     }
 
     /// The nameserver at the address must be the one that is meant, and must not have decided anything with others.
-    async fn check_candidate(&self, seen: &Metrics, id: u64, address: &str) -> Result<(), Status> {
-        let refused = |text: String| Err(Status::failed_precondition(text));
+    async fn check_candidate(&self, seen: &Metrics, id: u64, address: &str) -> Result<(), RpcError> {
+        let refused = |text: String| Err(RpcError::not_allowed(text));
         let nodes = seen.membership_config.membership();
         let is_local = |address: &str| address.starts_with("127.") || address.starts_with("localhost:");
         if let Some((other, node)) = nodes.nodes().find(|(_, node)| is_local(&node.addr) != is_local(address))
@@ -162,7 +163,7 @@ impl Quorum {
                 "no nameserver answers at {address}: {}; start it with --join --id {id}",
                 status.message()
             );
-            Status::unavailable(text)
+            RpcError::unavailable(text)
         })?;
         let answer = answer.into_inner();
         if answer.answered_by != id {
@@ -184,28 +185,28 @@ impl Quorum {
     }
 
     /// Has a nameserver fetch everything before it votes; otherwise it would be missing from every majority for a while.
-    async fn catch_up(&self, id: u64, node: BasicNode) -> Result<(), Status> {
+    async fn catch_up(&self, id: u64, node: BasicNode) -> Result<(), RpcError> {
         let address = node.addr.clone();
         match tokio::time::timeout(CATCH_UP_TIMEOUT, self.raft.add_learner(id, node, true)).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(Status::unavailable(format!("nameserver {id} cannot be added: {error}"))),
+            Ok(Err(error)) => Err(RpcError::unavailable(format!("nameserver {id} cannot be added: {error}"))),
             Err(_) => {
                 self.change(ChangeMembers::RemoveNodes(BTreeSet::from([id]))).await?;
                 let text = format!(
                     "nameserver {id} at {address} did not fetch what was decided within {CATCH_UP_TIMEOUT:?}; look at its \
                      log and try again"
                 );
-                Err(Status::unavailable(text))
+                Err(RpcError::unavailable(text))
             }
         }
     }
 
     /// Takes a nameserver out. Only the leader can.
-    pub(super) async fn remove(&self, id: u64) -> Result<(), Status> {
+    pub(super) async fn remove(&self, id: u64) -> Result<(), RpcError> {
         let seen = self.seen();
         let membership = seen.membership_config.membership();
         if membership.get_node(&id).is_none() {
-            return Err(Status::not_found(format!(
+            return Err(RpcError::not_found(format!(
                 "no nameserver has the id {id}; see mqadmin controllerStatus"
             )));
         }
@@ -222,9 +223,9 @@ impl Quorum {
     }
 
     /// Without a majority of those that remain, the change would never be over, and nothing could be decided any longer.
-    async fn check_remaining(&self, seen: &Metrics, others: &BTreeSet<u64>) -> Result<(), Status> {
+    async fn check_remaining(&self, seen: &Metrics, others: &BTreeSet<u64>) -> Result<(), RpcError> {
         if others.is_empty() {
-            return Err(Status::failed_precondition("the last nameserver cannot be taken out"));
+            return Err(RpcError::not_allowed("the last nameserver cannot be taken out"));
         }
         let peers: BTreeSet<u64> = others.iter().copied().filter(|id| *id != self.id).collect();
         // The last answer of one that died just now was a good one.
@@ -241,21 +242,21 @@ impl Quorum {
             others.len(),
             gone.join(", ")
         );
-        Err(Status::failed_precondition(text))
+        Err(RpcError::not_allowed(text))
     }
 
     /// Changes the members. Who leaves is forgotten altogether.
-    pub(super) async fn change(&self, change: ChangeMembers<u64, BasicNode>) -> Result<(), Status> {
+    pub(super) async fn change(&self, change: ChangeMembers<u64, BasicNode>) -> Result<(), RpcError> {
         match tokio::time::timeout(CHANGE_TIMEOUT, self.raft.change_membership(change, false)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => match error.into_api_error() {
-                Some(ClientWriteError::ChangeMembershipError(error)) => Err(Status::failed_precondition(
-                    format!("the nameservers cannot change like that: {error}"),
-                )),
-                Some(error) => Err(Status::unavailable(error.to_string())),
-                None => Err(Status::unavailable("the controller of this nameserver has stopped")),
+                Some(ClientWriteError::ChangeMembershipError(error)) => {
+                    Err(RpcError::not_allowed(format!("the nameservers cannot change like that: {error}")))
+                }
+                Some(error) => Err(RpcError::unavailable(error.to_string())),
+                None => Err(RpcError::unavailable("the controller of this nameserver has stopped")),
             },
-            Err(_) => Err(Status::unavailable(format!(
+            Err(_) => Err(RpcError::unavailable(format!(
                 "the nameservers did not agree on the change within {CHANGE_TIMEOUT:?}; see mqadmin controllerStatus"
             ))),
         }

@@ -8,6 +8,7 @@ use kerolox_controller::{
     CommandReply, GroupCommand, GroupName, JoiningMember, begin_anew, change_in_sync, elect_master,
     election_loss, hand_over, joining, remove_member, waiting_for,
 };
+use kerolox_proto::errors::RpcError;
 use kerolox_proto::kerolox::controller_client::ControllerClient;
 use kerolox_proto::kerolox::controller_server::{Controller as ControllerApi, ControllerServer};
 use kerolox_proto::kerolox::{
@@ -54,8 +55,8 @@ impl ControllerService {
         ControllerServer::new(Self { leadership, quorum })
     }
 
-    /// Finds the nameserver that answers a call. Whatever this nameserver says after that is not older than the call.
-    async fn place<Q>(&self, request: &Request<Q>) -> Result<Place, Status> {
+    /// Who answers a call. Whatever this nameserver says after that is not older than the call.
+    async fn place<Q>(&self, request: &Request<Q>) -> Result<Place, RpcError> {
         let id = self.quorum.id();
         let leader = self.quorum.leader();
         if leader == Some(id) {
@@ -66,16 +67,16 @@ impl ControllerService {
             return Ok(Place::Here(tenure));
         }
         if request.metadata().contains_key(RELAYED_HEADER) {
-            return Err(Status::unavailable(format!("nameserver {id} does not lead; try again")));
+            return Err(RpcError::unavailable(format!("nameserver {id} does not lead; try again")));
         }
         match leader {
             Some(leader) if leader != id => Ok(Place::There(self.quorum.client(leader)?)),
-            _ => Err(Status::unavailable(self.quorum.why_no_leader())),
+            _ => Err(RpcError::unavailable(self.quorum.why_no_leader())),
         }
     }
 
     /// One member's report, until there is something to tell it.
-    async fn hear(&self, tenure: &Arc<Tenure>, report: ReportRequest) -> Result<ReportResponse, Status> {
+    async fn hear(&self, tenure: &Arc<Tenure>, report: ReportRequest) -> Result<ReportResponse, RpcError> {
         let leadership = &self.leadership;
         let arrived = leadership.now();
         let deadline = Instant::now() + Duration::from_millis(report.wait_ms.into()).min(WAIT_MAX);
@@ -94,7 +95,7 @@ impl ControllerService {
             let Some(group) = group else {
                 let text =
                     format!("member {id} was taken out of group {name}; it joins again with its next report");
-                return Err(Status::aborted(text));
+                return Err(RpcError::stale(text));
             };
             let is_news = group.version != known_version;
             let waiting_for = waiting_for(group, &tenure.watch(), leadership.now(), leadership.policy());
@@ -107,19 +108,19 @@ impl ControllerService {
                 _ = changes.changed() => {}
                 () = tokio::time::sleep_until(deadline) => {}
                 () = leadership.over(tenure) => {
-                    return Err(Status::unavailable("another nameserver leads; call again"));
+                    return Err(RpcError::unavailable("another nameserver leads; call again"));
                 }
             }
         }
     }
 
     /// The number of the member with this data folder, which joins if need be.
-    async fn member(&self, name: &GroupName, joiner: JoiningMember) -> Result<u64, Status> {
+    async fn member(&self, name: &GroupName, joiner: JoiningMember) -> Result<u64, RpcError> {
         let groups = self.leadership.groups();
-        let command = joining(&groups, name, &joiner).map_err(|refusal| refused(&refusal))?;
+        let command = joining(&groups, name, &joiner).map_err(refused)?;
         if let Some(command) = command {
             let CommandReply::Joined(id) = self.leadership.propose(command).await? else {
-                return Err(Status::internal("a member that joined got no number"));
+                return Err(RpcError::internal("a member that joined got no number"));
             };
             tracing::info!(%name, id, host = joiner.host, port = joiner.port, "member joined");
             return Ok(id);
@@ -127,11 +128,11 @@ impl ControllerService {
         let group = groups.get(name);
         group
             .and_then(|group| group.member_of(&joiner.incarnation))
-            .ok_or_else(|| Status::internal("a member that need not join is not there"))
+            .ok_or_else(|| RpcError::internal("a member that need not join is not there"))
     }
 
-    /// Notes the holders of the log that a master names; other members can never be elected.
-    async fn note_holders(&self, name: &GroupName, id: u64, report: &ReportRequest) -> Result<(), Status> {
+    /// A master tells who holds its log; whom it does not name can never be elected.
+    async fn note_holders(&self, name: &GroupName, id: u64, report: &ReportRequest) -> Result<(), RpcError> {
         let groups = self.leadership.groups();
         let Some(group) = groups.get(name).filter(|group| group.master == id) else { return Ok(()) };
         let is_news = |id: &u64| group.members.contains_key(id) && !group.holders.contains(id);
@@ -145,7 +146,7 @@ impl ControllerService {
     }
 
     /// Carries out a command, and gives the state that came of it.
-    async fn carry_out(&self, command: GroupCommand) -> Result<Option<GroupState>, Status> {
+    async fn carry_out(&self, command: GroupCommand) -> Result<Option<GroupState>, RpcError> {
         let name = command.name().cloned();
         self.leadership.propose(command).await?;
         self.leadership.hurry();
@@ -161,13 +162,13 @@ impl ControllerService {
         &self,
         tenure: &Arc<Tenure>,
         request: ChangeInSyncRequest,
-    ) -> Result<ChangeInSyncResponse, Status> {
+    ) -> Result<ChangeInSyncResponse, RpcError> {
         let (name, in_sync) =
             (wire::group_name(&request.cluster, &request.group), wire::members(&request.in_sync));
         let (groups, now) = self.scene();
         let time = (now, self.leadership.policy());
         let allowed = change_in_sync(&groups, &tenure.watch(), time, &name, &in_sync);
-        allowed.map_err(|refusal| refused(&refusal))?;
+        allowed.map_err(refused)?;
         let command = GroupCommand::ChangeInSync {
             name,
             version: request.version,
@@ -183,12 +184,12 @@ impl ControllerService {
         &self,
         tenure: &Arc<Tenure>,
         request: HandOverRequest,
-    ) -> Result<HandOverResponse, Status> {
+    ) -> Result<HandOverResponse, RpcError> {
         let name = wire::group_name(&request.cluster, &request.group);
         let wish = (request.epoch, request.member, request.to);
         let (groups, time) = self.scene();
         let command = hand_over(&groups, &tenure.watch(), (time, self.leadership.policy()), &name, wish);
-        let command = command.map_err(|refusal| refused(&refusal))?;
+        let command = command.map_err(refused)?;
         Ok(HandOverResponse { state: self.carry_out(command).await? })
     }
 
@@ -196,7 +197,7 @@ impl ControllerService {
         &self,
         tenure: &Arc<Tenure>,
         request: DescribeGroupsRequest,
-    ) -> Result<DescribeGroupsResponse, Status> {
+    ) -> Result<DescribeGroupsResponse, RpcError> {
         let (groups, now) = self.scene();
         let policy = self.leadership.policy();
         let watch = tenure.watch();
@@ -210,12 +211,12 @@ impl ControllerService {
         &self,
         tenure: &Arc<Tenure>,
         request: ElectMasterRequest,
-    ) -> Result<ElectMasterResponse, Status> {
+    ) -> Result<ElectMasterResponse, RpcError> {
         let name = wire::group_name(&request.cluster, &request.group);
         let (groups, now) = self.scene();
         let wish = (request.member, request.unclean, request.lose_messages);
         let command = elect_master(&groups, &tenure.watch(), (now, self.leadership.policy()), &name, wish);
-        let state = match command.map_err(|refusal| refused(&refusal))? {
+        let state = match command.map_err(refused)? {
             Some(command) => self.carry_out(command).await?,
             None => self.state(&name),
         };
@@ -226,28 +227,28 @@ impl ControllerService {
         &self,
         tenure: &Arc<Tenure>,
         request: DescribeLossRequest,
-    ) -> Result<ElectionLoss, Status> {
+    ) -> Result<ElectionLoss, RpcError> {
         let name = wire::group_name(&request.cluster, &request.group);
         let (groups, now) = self.scene();
         let time = (now, self.leadership.policy());
         let loss = election_loss(&groups, &tenure.watch(), time, &name, request.member);
-        loss.map(|loss| wire::loss(&loss)).map_err(|refusal| refused(&refusal))
+        loss.map(|loss| wire::loss(&loss)).map_err(refused)
     }
 
     async fn begin_anew(
         &self,
         tenure: &Arc<Tenure>,
         request: ResetGroupRequest,
-    ) -> Result<ResetGroupResponse, Status> {
+    ) -> Result<ResetGroupResponse, RpcError> {
         if !request.lose_all_messages {
             let text = "all messages of the group are lost by that; say so with lose_all_messages";
-            return Err(Status::invalid_argument(text));
+            return Err(RpcError::invalid(text));
         }
         let name = wire::group_name(&request.cluster, &request.group);
         let (groups, now) = self.scene();
         let command = begin_anew(&groups, &tenure.watch(), (now, self.leadership.policy()), &name);
-        let command = command.map_err(|refusal| refused(&refusal))?;
-        tracing::warn!(%name, "reset by an operator: begins without messages");
+        let command = command.map_err(refused)?;
+        tracing::warn!(%name, "begins anew without messages, as an operator asked");
         let state = self.carry_out(command).await?;
         let stays = |id: &u64| state.iter().flat_map(|state| &state.members).any(|member| member.id == *id);
         let before = groups.get(&name).into_iter().flat_map(|group| group.members.keys());
@@ -259,12 +260,12 @@ impl ControllerService {
         &self,
         tenure: &Arc<Tenure>,
         request: RemoveMemberRequest,
-    ) -> Result<RemoveMemberResponse, Status> {
+    ) -> Result<RemoveMemberResponse, RpcError> {
         let name = wire::group_name(&request.cluster, &request.group);
         let (groups, now) = self.scene();
         let time = (now, self.leadership.policy());
         let command = remove_member(&groups, &tenure.watch(), time, &name, request.member);
-        let command = command.map_err(|refusal| refused(&refusal))?;
+        let command = command.map_err(refused)?;
         Ok(RemoveMemberResponse { state: self.carry_out(command).await? })
     }
 
@@ -272,7 +273,7 @@ impl ControllerService {
         &self,
         _: &Arc<Tenure>,
         request: AddNameserverRequest,
-    ) -> Result<AddNameserverResponse, Status> {
+    ) -> Result<AddNameserverResponse, RpcError> {
         self.quorum.add(request.id, &request.address).await?;
         Ok(AddNameserverResponse {})
     }
@@ -281,7 +282,7 @@ impl ControllerService {
         &self,
         _: &Arc<Tenure>,
         request: RemoveNameserverRequest,
-    ) -> Result<RemoveNameserverResponse, Status> {
+    ) -> Result<RemoveNameserverResponse, RpcError> {
         self.quorum.remove(request.id).await?;
         Ok(RemoveNameserverResponse {})
     }
@@ -290,7 +291,7 @@ impl ControllerService {
         &self,
         _: &Arc<Tenure>,
         _: DescribeQuorumRequest,
-    ) -> Result<DescribeQuorumResponse, Status> {
+    ) -> Result<DescribeQuorumResponse, RpcError> {
         Ok(self.quorum.describe())
     }
 
@@ -311,7 +312,7 @@ fn relayed<Q>(request: Request<Q>, timeout: Duration) -> Request<Q> {
 macro_rules! by_the_leader {
     ($self:ident, $request:ident, $timeout:expr, $here:ident, $there:ident) => {
         match $self.place(&$request).await? {
-            Place::Here(tenure) => $self.$here(&tenure, $request.into_inner()).await.map(Response::new),
+            Place::Here(tenure) => Ok(Response::new($self.$here(&tenure, $request.into_inner()).await?)),
             Place::There(mut leader) => {
                 let timeout = $timeout;
                 leader.$there(relayed($request, timeout)).await

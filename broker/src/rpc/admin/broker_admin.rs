@@ -5,26 +5,26 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use kerolox_core::early_removal::LossPlace;
-use kerolox_core::group::Group;
 use kerolox_core::group_change::GroupChange;
-use kerolox_core::slots::MovingSlots;
 use kerolox_core::topic::Topic;
 use kerolox_core::topic_change::TopicChange;
 use kerolox_core::transaction::WEBHOOK_ATTRIBUTE;
 use kerolox_gateway::clients::ClientSessions;
 use kerolox_gateway::telemetry::{SettingsPolicy, push_settings};
+use kerolox_proto::errors::RpcError;
 use kerolox_proto::kerolox as pb;
 use kerolox_proto::kerolox::broker_admin_server::{BrokerAdmin, BrokerAdminServer};
 use tonic::{Request, Response, Status};
 
+use super::admin_error::AdminError;
 use super::counters::Counters;
 use super::dead_letters;
 use super::explain;
-use super::groups::{self, Plan};
+use super::groups::{self, Plan, group_config};
 use super::lite_topics;
 use super::query::query;
-use super::rpc_error::RpcError;
 use super::timers;
+use super::topics::{self, topic_config};
 use crate::announce::Announcer;
 use crate::delivery::DeliveryDirectory;
 use crate::log_client::LogClient;
@@ -60,13 +60,13 @@ impl Admin {
     }
 
     /// Refuses a topic that is to have a webhook which would never be asked. One that it has already may stay.
-    fn check_webhook(&self, before: Option<&Topic>, planned: &Topic) -> Result<(), RpcError> {
+    fn check_webhook(&self, before: Option<&Topic>, planned: &Topic) -> Result<(), AdminError> {
         let url = |topic: &Topic| topic.attributes.get(WEBHOOK_ATTRIBUTE).cloned();
         match url(planned) {
             Some(new) if before.and_then(url).as_ref() != Some(&new) => self
                 .webhook_hosts
                 .check_url(&new)
-                .map_err(|error| RpcError::Invalid(format!("{WEBHOOK_ATTRIBUTE}: {error}"))),
+                .map_err(|error| AdminError::invalid(format!("{WEBHOOK_ATTRIBUTE}: {error}"))),
             _ => Ok(()),
         }
     }
@@ -86,11 +86,11 @@ impl BrokerAdmin for Admin {
             perm: request.perm,
             attributes: request.attributes,
         };
-        let (before, planned) = self.metadata.plan_topic(&change).map_err(RpcError::from)?;
+        let (before, planned) = self.metadata.plan_topic(&change).map_err(AdminError::from)?;
         self.check_webhook(before.as_deref(), &planned)?;
         let topic = match request.dry_run {
             true => Arc::new(planned),
-            false => self.metadata.put_topic(&change).await.map_err(RpcError::from)?.0,
+            false => self.metadata.put_topic(&change).await.map_err(AdminError::from)?.0,
         };
         let created = before.is_none();
         if !request.dry_run {
@@ -132,32 +132,7 @@ impl BrokerAdmin for Admin {
         request: Request<pb::DescribeTopicRequest>,
     ) -> Result<Response<pb::DescribeTopicResponse>, Status> {
         let name = request.into_inner().name;
-        let index = self.log.store().state();
-        let missing = || RpcError::NotFound(format!("there is no topic {name:?}; see mqadmin topicList"));
-        let topic = index.topics.get(&name).ok_or_else(missing)?;
-        let queues = (0..topic.read_queues)
-            .map(|queue| {
-                let bounds = index.queues.bounds(topic.id, queue);
-                pb::QueueStatus {
-                    queue,
-                    min_offset: bounds.min,
-                    max_offset: bounds.next,
-                    last_store_ms: bounds.newest_ms,
-                }
-            })
-            .collect();
-        let moving = index.ordering.get(topic.id);
-        let left = moving.into_iter().flat_map(MovingSlots::marks);
-        Ok(Response::new(pb::DescribeTopicResponse {
-            left_queues: left
-                .map(|(queue, finished_before)| pb::LeftQueue { queue, finished_before })
-                .collect(),
-            moving_slots: moving.map_or(0, MovingSlots::slots),
-            topic: Some(topic_config(&topic)),
-            queues,
-            undecided_transactions: index.transactions.open(topic.id),
-            scheduled_messages: index.timers.open(topic.id),
-        }))
+        Ok(Response::new(topics::describe(self.log.store(), &name)?))
     }
 
     async fn update_group(
@@ -173,10 +148,10 @@ impl BrokerAdmin for Admin {
             consume_from_min: request.consume_from_min,
             attributes: request.attributes,
         };
-        let (before, planned) = self.metadata.plan_group(&change).map_err(RpcError::from)?;
+        let (before, planned) = self.metadata.plan_group(&change).map_err(AdminError::from)?;
         let group = match request.dry_run {
             true => Arc::new(planned),
-            false => self.metadata.put_group(&change).await.map_err(RpcError::from)?.0,
+            false => self.metadata.put_group(&change).await.map_err(AdminError::from)?.0,
         };
         let created = before.is_none();
         if !request.dry_run {
@@ -221,7 +196,7 @@ impl BrokerAdmin for Admin {
         request: Request<pb::WithholdPermRequest>,
     ) -> Result<Response<pb::WithholdPermResponse>, Status> {
         let perm = request.into_inner().perm;
-        self.metadata.withhold(perm).await.map_err(RpcError::from)?;
+        self.metadata.withhold(perm).await.map_err(AdminError::from)?;
         tracing::info!(perm, "permissions withheld from all topics");
         self.counters.quiet.broken();
         self.announcer.announce().await;
@@ -373,7 +348,7 @@ impl BrokerAdmin for Admin {
         let request = request.into_inner();
         let look = move || dead_letters::retries(log.store(), &deliveries, &request);
         let listed = tokio::task::spawn_blocking(look).await;
-        let listed = listed.map_err(|error| Status::internal(error.to_string()))?;
+        let listed = listed.map_err(|error| RpcError::internal(error.to_string()))?;
         Ok(Response::new(listed?))
     }
 
@@ -399,35 +374,13 @@ impl BrokerAdmin for Admin {
     }
 }
 
-fn topic_config(topic: &Topic) -> pb::TopicConfig {
-    pb::TopicConfig {
-        name: topic.name.clone(),
-        read_queues: topic.read_queues,
-        write_queues: topic.write_queues,
-        perm: topic.perm,
-        message_types: topic.types.clone(),
-        attributes: topic.attributes.clone().into_iter().collect(),
-    }
-}
-
-fn group_config(group: &Group) -> pb::GroupConfig {
-    pb::GroupConfig {
-        name: group.name.clone(),
-        consume_enable: group.consume_enable,
-        fifo: group.fifo,
-        retry_max_times: group.retry_max_times,
-        consume_from_min: group.consume_from_min,
-        attributes: group.attributes.clone().into_iter().collect(),
-    }
-}
-
 /// Whether a deletion found something to delete.
 fn check_deleted(
     deleted: Result<bool, ChangeError>,
     missing: impl FnOnce() -> String,
-) -> Result<(), RpcError> {
+) -> Result<(), AdminError> {
     match deleted? {
         true => Ok(()),
-        false => Err(RpcError::NotFound(missing())),
+        false => Err(AdminError::not_found(missing())),
     }
 }

@@ -13,11 +13,10 @@ use kerolox_proto::kerolox as pb;
 use kerolox_runtime::process::now_ms;
 use kerolox_store::{ApplyOutcome, QueueEntry, Store, StoreError};
 
-use super::rpc_error::RpcError;
+use super::admin_error::AdminError;
 use crate::delivery::{DeliveryDirectory, TopicSubscription};
 use crate::log_client::LogClient;
 use crate::pace::Step;
-use crate::refused::refused_by_log;
 use crate::wire::{self, Delivery};
 
 /// Dead letters that are looked at for one page, at the most.
@@ -29,14 +28,14 @@ const LOOKED_AT_BYTES: usize = 64 << 20;
 /// Dead letters that one request sends back, at the most.
 const REDRIVE_MAX: usize = 1024;
 
-type Answer<T> = Result<T, RpcError>;
+type Answer<T> = Result<T, AdminError>;
 
 /// The queue of every dead-letter topic.
 const QUEUE: u32 = 0;
 
 fn group_of(store: &Store, name: &str) -> Answer<Arc<Group>> {
     let group = store.state().groups.get(name);
-    group.ok_or_else(|| RpcError::NotFound(format!("there is no consumer group {name:?} on this broker")))
+    group.ok_or_else(|| AdminError::not_found(format!("there is no consumer group {name:?} on this broker")))
 }
 
 /// The dead-letter topic of a group; `None` as long as it has no dead letter.
@@ -51,9 +50,9 @@ pub(super) fn list(
     request: &pb::ListDeadLettersRequest,
 ) -> Answer<pb::ListDeadLettersResponse> {
     let filter = if request.sql.is_empty() {
-        Filter::tags(&request.tags).map_err(RpcError::Invalid)?
+        Filter::tags(&request.tags).map_err(AdminError::invalid)?
     } else {
-        Filter::sql(&request.sql).map_err(|error| RpcError::Invalid(error.to_string()))?
+        Filter::sql(&request.sql).map_err(|error| AdminError::invalid(error.to_string()))?
     };
     let mut page = pb::ListDeadLettersResponse::default();
     let Some(topic) = dead_topic_of(store, &request.group)? else { return Ok(page) };
@@ -122,14 +121,14 @@ pub(super) async fn redrive(
     request: &pb::RedriveDeadLettersRequest,
 ) -> Answer<pb::RedriveDeadLettersResponse> {
     if request.offsets.len() > REDRIVE_MAX {
-        return Err(RpcError::Invalid(format!(
+        return Err(AdminError::invalid(format!(
             "{} dead letters in one request, the limit is {REDRIVE_MAX}; send several requests",
             request.offsets.len()
         )));
     }
     let store = log.store();
     let Some(topic) = dead_topic_of(store, &request.group)? else {
-        return Err(RpcError::NotFound(format!("consumer group {:?} has no dead letters", request.group)));
+        return Err(AdminError::not_found(format!("consumer group {:?} has no dead letters", request.group)));
     };
     let mut answer = pb::RedriveDeadLettersResponse::default();
     let mut proposals = Vec::with_capacity(request.offsets.len());
@@ -148,7 +147,7 @@ pub(super) async fn redrive(
         }
     }
     for proposal in proposals {
-        match proposal.await.map_err(|error| refused_by_log(&error))?.outcome {
+        match proposal.await?.outcome {
             ApplyOutcome::Repeated => answer.repeated += 1,
             ApplyOutcome::Deleted(_) => answer.gone += 1,
             _ => answer.redriven += 1,
@@ -278,7 +277,7 @@ fn subscription(
         let is_spent = |(_, attempts, _): (QueueOffset, u32, i64)| attempts >= group.max_attempts();
         if acks.is_some_and(|acks| acks.attempted().any(is_spent)) {
             let subscription = deliveries.subscription(group, topic);
-            let subscription = subscription.map_err(RpcError::from)?;
+            let subscription = subscription.map_err(AdminError::from)?;
             subscription.sweep(now_ms(), |_| true);
             return Ok(Some(subscription));
         }
@@ -294,8 +293,9 @@ pub(super) async fn settle(
 ) -> Answer<()> {
     let group = group_of(log.store(), &request.group)?;
     let topic = log.store().state().topics.get(&request.topic);
-    let topic = topic
-        .ok_or_else(|| RpcError::NotFound(format!("there is no topic {:?} on this broker", request.topic)))?;
+    let topic = topic.ok_or_else(|| {
+        AdminError::not_found(format!("there is no topic {:?} on this broker", request.topic))
+    })?;
     let subscription = subscription(log.store(), deliveries, &group, &topic)?;
     let (queue, offset, now_ms) = (request.queue, QueueOffset::new(request.offset), now_ms());
     let settled = subscription.as_ref().is_some_and(|subscription| match request.action() {
@@ -308,13 +308,13 @@ pub(super) async fn settle(
         pb::BlockedAction::Unspecified => false,
     });
     if request.action() == pb::BlockedAction::Unspecified {
-        return Err(RpcError::Invalid("the request names no action; choose retry or dead-letter".to_owned()));
+        return Err(AdminError::invalid("the request names no action; choose retry or dead-letter"));
     }
     let Some(subscription) = subscription.filter(|_| settled) else {
-        return Err(RpcError::NotFound(format!(
+        return Err(AdminError::not_found(format!(
             "offset {offset} of queue {queue} of topic {:?} is not blocked for consumer group {:?}",
             request.topic, request.group
         )));
     };
-    deliveries.progress().flush(&subscription).await.map_err(|error| refused_by_log(&error).into())
+    Ok(deliveries.progress().flush(&subscription).await?)
 }

@@ -16,9 +16,9 @@ use kerolox_core::topic::Topic;
 use kerolox_proto::kerolox as pb;
 use kerolox_store::{FoundMessage, LookupPage, MessageStanding, Store};
 
+use super::admin_error::AdminError;
 use super::groups::group_named;
 use super::query::{stored, topic_named};
-use super::rpc_error::RpcError;
 use crate::delivery::{self, AcknowledgedMessages, DeliveryDirectory, cursors};
 use crate::wire;
 
@@ -32,10 +32,10 @@ pub(super) fn explain(
     store: &Store,
     deliveries: &DeliveryDirectory,
     request: &pb::ExplainMessageRequest,
-) -> Result<pb::ExplainMessageResponse, RpcError> {
+) -> Result<pb::ExplainMessageResponse, AdminError> {
     let id = request.message_id.as_str();
     if id.is_empty() {
-        return Err(RpcError::Invalid("name the message by its id".into()));
+        return Err(AdminError::invalid("name the message by its id"));
     }
     let only_topic = match request.topic.as_str() {
         "" => None,
@@ -53,7 +53,7 @@ pub(super) fn explain(
     let inquiry = Inquiry { store, deliveries, only_group: only_group.as_ref(), dead: &dead };
     let lives = wanted.map(|found| inquiry.life(found)).collect::<Result<Vec<_>, _>>()?;
     if lives.is_empty() {
-        return Err(RpcError::NotFound(format!(
+        return Err(AdminError::not_found(format!(
             "no message with the id {id} is stored here; it may have expired, or be on another broker"
         )));
     }
@@ -77,7 +77,7 @@ struct MessagePlace<'a> {
 }
 
 impl Inquiry<'_> {
-    fn life(&self, found: &FoundMessage) -> Result<pb::MessageLife, RpcError> {
+    fn life(&self, found: &FoundMessage) -> Result<pb::MessageLife, AdminError> {
         let topic = self.store.state().topics.by_id(found.message.header.topic_id);
         let (state, text, until_ms) = standing(&found.standing);
         let mut life = pb::MessageLife {
@@ -103,7 +103,7 @@ impl Inquiry<'_> {
     }
 
     /// The groups that are asked about.
-    fn groups_of(&self, topic: &Topic) -> Result<Vec<Arc<Group>>, RpcError> {
+    fn groups_of(&self, topic: &Topic) -> Result<Vec<Arc<Group>>, AdminError> {
         if let Some(group) = self.only_group {
             return Ok(vec![Arc::clone(group)]);
         }
@@ -125,7 +125,7 @@ impl Inquiry<'_> {
         place: &MessagePlace<'_>,
         group: &Group,
         cursor: &Group,
-    ) -> Result<pb::GroupReason, RpcError> {
+    ) -> Result<pb::GroupReason, AdminError> {
         let MessagePlace { topic, queue, offset, message } = *place;
         let (fate, filters) = self.deliveries.fate(cursor, topic, queue, offset)?;
         let is_wanted = |filter: &Arc<_>| wire::is_wanted(message, filter).unwrap_or(true);
@@ -191,7 +191,7 @@ impl Inquiry<'_> {
         (group, cursor): (&Group, &Group),
         is_filtered: bool,
         reason: &mut pb::GroupReason,
-    ) -> Result<(&'static str, String), RpcError> {
+    ) -> Result<(&'static str, String), AdminError> {
         let of_group = |found: &&FoundMessage| {
             let topic = self.store.state().topics.by_id(found.message.header.topic_id);
             let origin = found.message.header.dead.as_ref();

@@ -11,8 +11,8 @@ use kerolox_proto::kerolox as pb;
 use kerolox_proto::kerolox::reset_offsets_request::To;
 use kerolox_store::{LookupPage, Store};
 
+use super::admin_error::AdminError;
 use super::query::topic_named;
-use super::rpc_error::RpcError;
 use crate::delivery::{DeliveryDirectory, cursors};
 
 /// Where a group stands. Reads the index: call it where blocking is fine.
@@ -20,7 +20,7 @@ pub(super) fn describe(
     store: &Store,
     deliveries: &DeliveryDirectory,
     request: &pb::DescribeGroupRequest,
-) -> Result<(Arc<Group>, Vec<pb::GroupQueueStatus>), RpcError> {
+) -> Result<(Arc<Group>, Vec<pb::GroupQueueStatus>), AdminError> {
     let group = group_named(store, &request.name)?;
     let only = match request.topic.as_str() {
         "" => None,
@@ -68,7 +68,7 @@ fn lite_status(
     deliveries: &DeliveryDirectory,
     topic: &Topic,
     cursor: &Group,
-) -> Result<pb::GroupQueueStatus, RpcError> {
+) -> Result<pb::GroupQueueStatus, AdminError> {
     let (lites, counts) = deliveries.lite_totals(cursor, topic)?;
     let together = status(topic, 0, cursor, &QueuePosition { counts, ..QueuePosition::default() });
     Ok(pb::GroupQueueStatus { lite_topics: Some(lites), ..together })
@@ -87,7 +87,7 @@ impl Plan {
         store: &Store,
         deliveries: &DeliveryDirectory,
         request: &pb::ResetOffsetsRequest,
-    ) -> Result<Self, RpcError> {
+    ) -> Result<Self, AdminError> {
         let group = group_named(store, &request.group)?;
         let topic = topic_named(store, &request.topic)?;
         let targets = targets(store, &topic, request)?;
@@ -98,12 +98,12 @@ impl Plan {
             let resets = resets.collect();
             Ok((cursor, resets))
         });
-        let moves = moves.collect::<Result<_, RpcError>>()?;
+        let moves = moves.collect::<Result<_, AdminError>>()?;
         Ok(Self { topic, moves })
     }
 
     /// Does it.
-    pub(super) async fn carry_out(&self, deliveries: &DeliveryDirectory) -> Result<(), RpcError> {
+    pub(super) async fn carry_out(&self, deliveries: &DeliveryDirectory) -> Result<(), AdminError> {
         for (cursor, resets) in &self.moves {
             let offsets = resets.iter().map(|reset| (reset.queue, reset.to));
             deliveries.reset(cursor, &self.topic, offsets).await?;
@@ -135,17 +135,17 @@ fn targets(
     store: &Store,
     topic: &Topic,
     request: &pb::ResetOffsetsRequest,
-) -> Result<Vec<(u32, u64)>, RpcError> {
+) -> Result<Vec<(u32, u64)>, AdminError> {
     let queues = match &*request.queues {
         [] => (0..topic.read_queues).collect(),
         named => named.to_vec(),
     };
     if let Some(queue) = queues.iter().find(|queue| **queue >= topic.read_queues) {
         let text = format!("topic {} has no queue {queue}; see mqadmin topicStatus", topic.name);
-        return Err(RpcError::NotFound(text));
+        return Err(AdminError::not_found(text));
     }
     let to = request.to.as_ref().ok_or_else(|| {
-        RpcError::Invalid("say where to go: earliest, latest, an offset, a time, or a message id".into())
+        AdminError::invalid("say where to go: earliest, latest, an offset, a time, or a message id")
     })?;
     let message = match to {
         To::MessageId(id) => Some(place_of(store, topic, id)?),
@@ -159,7 +159,7 @@ fn targets(
             (To::Latest(_), _) => bounds.next,
             (To::Offset(offset), _) if (bounds.min..=bounds.next).contains(offset) => *offset,
             (To::Offset(offset), _) => {
-                return Err(RpcError::Invalid(format!(
+                return Err(AdminError::invalid(format!(
                     "offset {offset} is not between {} and {}, where queue {queue} of topic {} begins and ends",
                     bounds.min, bounds.next, topic.name
                 )));
@@ -183,7 +183,7 @@ struct MessagePlace {
     visible_ms: i64,
 }
 
-fn place_of(store: &Store, topic: &Topic, id: &str) -> Result<MessagePlace, RpcError> {
+fn place_of(store: &Store, topic: &Topic, id: &str) -> Result<MessagePlace, AdminError> {
     let is_it = |message: &kerolox_core::record::MessageRecord| {
         message.header.message_id == id && message.header.topic_id == topic.id
     };
@@ -192,17 +192,29 @@ fn place_of(store: &Store, topic: &Topic, id: &str) -> Result<MessagePlace, RpcE
     let missing = || {
         let text =
             format!("topic {} has no visible message with id {id}; see mqadmin queryMsgById", topic.name);
-        RpcError::NotFound(text)
+        AdminError::not_found(text)
     };
     let (queue, offset) = place.ok_or_else(missing)?;
     let entry = store.state().entry(topic.id, queue, offset)?.ok_or_else(missing)?;
     Ok(MessagePlace { queue, offset, visible_ms: entry.visible_ms })
 }
 
-pub(super) fn group_named(store: &Store, name: &str) -> Result<Arc<Group>, RpcError> {
+pub(super) fn group_named(store: &Store, name: &str) -> Result<Arc<Group>, AdminError> {
     let missing = || match name {
-        "" => RpcError::Invalid("name the consumer group".into()),
-        name => RpcError::NotFound(format!("there is no consumer group {name:?}")),
+        "" => AdminError::invalid("name the consumer group"),
+        name => AdminError::not_found(format!("there is no consumer group {name:?}")),
     };
     store.state().groups.get(name).filter(|group| group.parent == 0).ok_or_else(missing)
+}
+
+/// A consumer group as administrators see it.
+pub(super) fn group_config(group: &Group) -> pb::GroupConfig {
+    pb::GroupConfig {
+        name: group.name.clone(),
+        consume_enable: group.consume_enable,
+        fifo: group.fifo,
+        retry_max_times: group.retry_max_times,
+        consume_from_min: group.consume_from_min,
+        attributes: group.attributes.clone().into_iter().collect(),
+    }
 }

@@ -6,9 +6,9 @@ use kerolox_core::topic::Topic;
 use kerolox_proto::kerolox as pb;
 use kerolox_store::Store;
 
+use super::admin_error::AdminError;
 use super::groups::group_named;
 use super::query::topic_named;
-use super::rpc_error::RpcError;
 use crate::delivery::{DeliveryDirectory, cursors};
 
 /// Lite topics of one page, at the most.
@@ -19,11 +19,11 @@ pub(super) fn list(
     store: &Store,
     deliveries: &DeliveryDirectory,
     request: &pb::ListLitesRequest,
-) -> Result<pb::ListLitesResponse, RpcError> {
+) -> Result<pb::ListLitesResponse, AdminError> {
     let topic = topic_named(store, &request.topic)?;
     let total = store.state().queues.lite_len(topic.id);
     if !topic.has_lites() && total == 0 {
-        return Err(RpcError::Invalid(format!(
+        return Err(AdminError::invalid(format!(
             "topic {name} accepts {types} messages and has no lite topics; one of type LITE has: mqadmin updateTopic -t {name} -a +message.type=LITE",
             name = topic.name,
             types = topic.type_words()
@@ -44,7 +44,7 @@ pub(super) fn list(
     let next = page.last().filter(|_| page.len() == limit).map(|lite| lite.name.clone());
     let lites = page.into_iter().map(|lite| status(store, deliveries, &topic, group.as_deref(), lite));
     Ok(pb::ListLitesResponse {
-        lites: lites.collect::<Result<_, RpcError>>()?,
+        lites: lites.collect::<Result<_, AdminError>>()?,
         next: next.unwrap_or_default(),
         total,
     })
@@ -56,7 +56,7 @@ fn status(
     topic: &Topic,
     cursors: Option<&[Group]>,
     lite: LiteTopic,
-) -> Result<pb::LiteTopicStatus, RpcError> {
+) -> Result<pb::LiteTopicStatus, AdminError> {
     let bounds = store.state().queues.bounds(topic.id, lite.queue);
     let count = |group_id| {
         deliveries.lite_directory().with(|table| table.count(topic.id, lite.queue, group_id)) as u64

@@ -1,5 +1,6 @@
 //! The administration of `kerolox.v1`: BrokerAdmin and Transactions, one file for each family of calls.
 
+mod admin_error;
 mod broker_admin;
 mod counters;
 mod dead_letters;
@@ -8,8 +9,9 @@ mod groups;
 mod lite_topics;
 mod query;
 mod rates;
-mod rpc_error;
+mod settlement;
 mod timers;
+mod topics;
 mod transactions;
 mod transactions_service;
 

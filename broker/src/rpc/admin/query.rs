@@ -8,7 +8,7 @@ use kerolox_proto::kerolox::query_messages_request::By;
 use kerolox_proto::kerolox::queue_place::From;
 use kerolox_store::{FoundMessage, LookupPage, MessageStanding, Store};
 
-use super::rpc_error::RpcError;
+use super::admin_error::AdminError;
 use crate::wire::{self, Delivery};
 
 /// Messages of an answer when the request does not say.
@@ -23,12 +23,12 @@ const ANSWER_BYTES: usize = 16 << 20;
 pub(super) fn query(
     store: &Store,
     request: &pb::QueryMessagesRequest,
-) -> Result<pb::QueryMessagesResponse, RpcError> {
+) -> Result<pb::QueryMessagesResponse, AdminError> {
     match &request.by {
         Some(By::MessageId(id)) if !id.is_empty() => by_id(store, request, id),
         Some(By::Key(key)) if !key.is_empty() => by_key(store, request, key),
         Some(By::Place(place)) => in_queue(store, request, place),
-        _ => Err(RpcError::Invalid("name a message id, a key, or a place in a queue".into())),
+        _ => Err(AdminError::invalid("name a message id, a key, or a place in a queue")),
     }
 }
 
@@ -36,7 +36,7 @@ fn by_id(
     store: &Store,
     request: &pb::QueryMessagesRequest,
     id: &str,
-) -> Result<pb::QueryMessagesResponse, RpcError> {
+) -> Result<pb::QueryMessagesResponse, AdminError> {
     let topic = match request.topic.as_str() {
         "" => None,
         _ => Some(topic(store, request)?.id),
@@ -50,7 +50,7 @@ fn by_key(
     store: &Store,
     request: &pb::QueryMessagesRequest,
     key: &str,
-) -> Result<pb::QueryMessagesResponse, RpcError> {
+) -> Result<pb::QueryMessagesResponse, AdminError> {
     let topic = topic(store, request)?.id;
     find(store, request, lookup::key_hash(topic, key), |message| {
         message.header.topic_id == topic && wire::has_key(message, key)
@@ -62,7 +62,7 @@ fn find(
     request: &pb::QueryMessagesRequest,
     hash: u64,
     wanted: impl Fn(&kerolox_core::record::MessageRecord) -> bool,
-) -> Result<pb::QueryMessagesResponse, RpcError> {
+) -> Result<pb::QueryMessagesResponse, AdminError> {
     let page = LookupPage {
         before: if request.before == 0 { u64::MAX } else { request.before },
         limit: limit(request),
@@ -82,13 +82,13 @@ fn in_queue(
     store: &Store,
     request: &pb::QueryMessagesRequest,
     place: &pb::QueuePlace,
-) -> Result<pb::QueryMessagesResponse, RpcError> {
+) -> Result<pb::QueryMessagesResponse, AdminError> {
     let topic = topic(store, request)?;
     let queue = place.queue;
     let is_lite = topic.has_lites() && queue >= FIRST_LITE_QUEUE;
     if queue >= topic.read_queues.max(topic.write_queues) && !is_lite {
         let text = format!("topic {} has no queue {queue}; see mqadmin topicStatus", topic.name);
-        return Err(RpcError::NotFound(text));
+        return Err(AdminError::not_found(text));
     }
     let entries = {
         let index = store.state();
@@ -128,15 +128,15 @@ fn in_queue(
     Ok(answer)
 }
 
-fn topic(store: &Store, request: &pb::QueryMessagesRequest) -> Result<std::sync::Arc<Topic>, RpcError> {
+fn topic(store: &Store, request: &pb::QueryMessagesRequest) -> Result<std::sync::Arc<Topic>, AdminError> {
     topic_named(store, &request.topic)
 }
 
 /// The topic that an administrator names.
-pub(super) fn topic_named(store: &Store, name: &str) -> Result<std::sync::Arc<Topic>, RpcError> {
+pub(super) fn topic_named(store: &Store, name: &str) -> Result<std::sync::Arc<Topic>, AdminError> {
     let missing = || match name {
-        "" => RpcError::Invalid("name the topic".into()),
-        name => RpcError::NotFound(format!("there is no topic {name:?}; see mqadmin topicList")),
+        "" => AdminError::invalid("name the topic"),
+        name => AdminError::not_found(format!("there is no topic {name:?}; see mqadmin topicList")),
     };
     store.state().topics.get(name).ok_or_else(missing)
 }

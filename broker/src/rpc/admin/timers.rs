@@ -9,7 +9,7 @@ use kerolox_model::token::RecallHandle;
 use kerolox_proto::kerolox as pb;
 use kerolox_store::{LookupPage, MessageStanding, Store, StoreError};
 
-use super::rpc_error::RpcError;
+use super::admin_error::AdminError;
 use crate::log_client::LogClient;
 use crate::rpc::messaging::{end_timer, pending};
 use crate::wire::{self, Delivery};
@@ -25,7 +25,7 @@ const SAME_ID_MAX: usize = 16;
 /// Who decides, as the log keeps it.
 const BY: &str = "admin";
 
-type Answer<T> = Result<T, RpcError>;
+type Answer<T> = Result<T, AdminError>;
 
 /// A page of scheduled messages, earliest delivery time first; those of one message id are one page.
 pub(super) fn list(
@@ -37,11 +37,11 @@ pub(super) fn list(
         "" => None,
         name => {
             let topic = store.state().topics.get(name);
-            let missing = || RpcError::NotFound(format!("there is no topic {name:?} on this broker"));
+            let missing = || AdminError::not_found(format!("there is no topic {name:?} on this broker"));
             Some(topic.ok_or_else(missing)?.id)
         }
     };
-    let filter = Filter::tags(&request.tags).map_err(RpcError::Invalid)?;
+    let filter = Filter::tags(&request.tags).map_err(AdminError::invalid)?;
     let until_ms = if request.until_ms == 0 { i64::MAX } else { request.until_ms };
     let is_in_range = |timer: &ScheduledMessage| {
         topic_id.is_none_or(|id| timer.topic_id == id) && (request.since_ms..until_ms).contains(&timer.due_ms)
@@ -100,13 +100,13 @@ pub(super) async fn end(
         pb::TimerAction::Cancel => TimerDecision::Recall,
         pb::TimerAction::Deliver => TimerDecision::Deliver,
         pb::TimerAction::Unspecified => {
-            return Err(RpcError::Invalid("the request does not say what becomes of the message".into()));
+            return Err(AdminError::invalid("the request does not say what becomes of the message"));
         }
     };
     let chosen = match (request.recall_handle.as_str(), request.message_id.as_str()) {
         (handle, "") => vec![of_handle(log, broker, handle)?],
         ("", id) => pending_of_id(log.store(), id)?,
-        _ => return Err(RpcError::Invalid("name a recall handle or a message id, not both".into())),
+        _ => return Err(AdminError::invalid("name a recall handle or a message id, not both")),
     };
     let mut answer = pb::EndTimerResponse::default();
     for (position, timer, message) in chosen {
@@ -120,7 +120,9 @@ fn of_handle(log: &LogClient, broker: &str, handle: &str) -> Answer<(u64, Schedu
     let handle = RecallHandle::from_text(handle).map_err(|error| Refusal::invalid_recall_handle(&error))?;
     if handle.broker != broker {
         let owner = &handle.broker;
-        return Err(RpcError::NotFound(format!("the message of the handle lies on broker group {owner:?}")));
+        return Err(AdminError::not_found(format!(
+            "the message of the handle lies on broker group {owner:?}"
+        )));
     }
     let timer = pending(log, &handle)?;
     let message = read(log.store(), handle.position, &timer)?;
@@ -133,9 +135,9 @@ fn pending_of_id(store: &Store, id: &str) -> Answer<Vec<(u64, ScheduledMessage, 
     match (pending.is_empty(), over.first()) {
         (false, _) => Ok(pending),
         (true, Some((_, timer, _))) => {
-            Err(RpcError::NotFound(format!("the message was {} before", timer.phase.word())))
+            Err(AdminError::not_found(format!("the message was {} before", timer.phase.word())))
         }
-        (true, None) => Err(RpcError::NotFound(format!("there is no scheduled message with id {id:?}"))),
+        (true, None) => Err(AdminError::not_found(format!("there is no scheduled message with id {id:?}"))),
     }
 }
 

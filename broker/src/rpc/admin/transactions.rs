@@ -1,4 +1,4 @@
-//! What administrators see of transactions, and what they decide about them by hand.
+//! What administrators see of transactions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,20 +6,17 @@ use std::sync::atomic::Ordering;
 
 use kerolox_core::lookup::id_hash;
 use kerolox_core::queue_offset::QueueOffset;
-use kerolox_core::record::{
-    CheckedHalf, DiscardRecord, MessageRecord, ProgressItem, ProgressRecord, Record, ReleaseRecord,
-};
+use kerolox_core::record::MessageRecord;
 use kerolox_core::topic::Topic;
-use kerolox_core::transaction::{DecisionSource, HalfMessage, TransactionPhase};
+use kerolox_core::transaction::{HalfMessage, TransactionPhase};
 use kerolox_log::Frame;
 use kerolox_model::token::TransactionId;
 use kerolox_proto::kerolox as pb;
-use kerolox_store::{ApplyOutcome, LookupPage, MessageStanding, Store, StoreError};
+use kerolox_store::{LookupPage, MessageStanding, Store, StoreError};
 
-use super::rpc_error::RpcError;
+use super::admin_error::AdminError;
 use crate::log_client::LogClient;
 use crate::pace::Caller;
-use crate::refused::refused_by_log;
 use crate::tasks::check_back::WebhookCounts;
 use crate::wire::{self, Delivery};
 
@@ -29,10 +26,8 @@ const SCAN_MAX: usize = 4096;
 const PAGE_MAX: usize = 256;
 /// Bytes of half messages that are read for one page; a single one may be larger.
 const PAGE_BYTES: usize = 64 << 20;
-/// Longest name and reason in the audit trail, in bytes.
-const TEXT_MAX: usize = 1024;
 
-type Answer<T> = Result<T, RpcError>;
+pub(super) type Answer<T> = Result<T, AdminError>;
 
 /// The administration of the transactions of one broker group.
 #[derive(Clone)]
@@ -87,12 +82,12 @@ impl TransactionAdmin {
         let (position, half) = match &request.by {
             Some(By::TransactionId(id)) => self.find(id)?,
             Some(By::MessageId(id)) => self.find_by_message(id, caller)?,
-            None => return Err(RpcError::Invalid("name a transaction id or a message id".to_owned())),
+            None => return Err(AdminError::invalid("name a transaction id or a message id")),
         };
         let message = self.message(position, &half)?;
         let record = message.as_ref().map(|(_, record)| record);
         let Some(info) = self.info(position, &half, record) else {
-            return Err(RpcError::NotFound("the topic of the transaction was deleted".to_owned()));
+            return Err(AdminError::not_found("the topic of the transaction was deleted"));
         };
         let deliveries = match half.phase {
             TransactionPhase::Committed => self.deliveries(&half)?,
@@ -109,54 +104,6 @@ impl TransactionAdmin {
             deliveries,
             message: message.unwrap_or_default(),
         })
-    }
-
-    /// Decides by hand.
-    pub(super) async fn settle(
-        &self,
-        request: &pb::SettleTransactionRequest,
-    ) -> Answer<pb::SettleTransactionResponse> {
-        let (held, half) = self.find(&request.transaction_id)?;
-        let (by, reason) = (text("name", &request.by)?, text("reason", &request.reason)?);
-        let source = DecisionSource::Admin.into();
-        let record = match request.action() {
-            pb::TransactionAction::Commit => Record::Release(ReleaseRecord { held, by, source, reason }),
-            pb::TransactionAction::Rollback => Record::Discard(DiscardRecord { held, by, source, reason }),
-            pb::TransactionAction::Recheck => {
-                if !half.is_undecided() {
-                    return Err(RpcError::Invalid(format!(
-                        "the transaction was {} before, so there is nothing to check back",
-                        word(half.phase)
-                    )));
-                }
-                let checked = CheckedHalf {
-                    held,
-                    next_check_ms: Some(self.log.store().now_ms()),
-                    by,
-                    reason,
-                    ..CheckedHalf::default()
-                };
-                Record::Progress(ProgressRecord::new([ProgressItem::Checked(checked)]))
-            }
-            pb::TransactionAction::Unspecified => {
-                return Err(RpcError::Invalid("say what to do: commit, roll back or recheck".to_owned()));
-            }
-        };
-        let applied = self.log.propose(&record).await.map_err(|error| refused_by_log(&error))?;
-        match applied.outcome {
-            ApplyOutcome::Contradicted => Err(RpcError::Invalid(format!(
-                "the transaction was {} before, and the first decision stands",
-                match request.action() {
-                    pb::TransactionAction::Commit => word(TransactionPhase::RolledBack),
-                    _ => word(TransactionPhase::Committed),
-                }
-            ))),
-            ApplyOutcome::NoSuchHalf => Err(unknown()),
-            ApplyOutcome::TopicGone => {
-                Err(RpcError::NotFound("the topic of the transaction was deleted".to_owned()))
-            }
-            outcome => Ok(pb::SettleTransactionResponse { repeated: outcome == ApplyOutcome::Repeated }),
-        }
     }
 
     /// How many transactions there are.
@@ -220,15 +167,16 @@ impl TransactionAdmin {
         }
         let topic = self.store().state().topics.get(name);
         let missing = || {
-            RpcError::NotFound(format!("there is no topic {name:?} on this broker; see mqadmin topicList"))
+            AdminError::not_found(format!("there is no topic {name:?} on this broker; see mqadmin topicList"))
         };
         topic.map(Some).ok_or_else(missing)
     }
 
-    fn find(&self, id: &str) -> Answer<(u64, HalfMessage)> {
-        let id = TransactionId::from_text(id).map_err(|error| RpcError::Invalid(error.to_string()))?;
+    /// The half message of a transaction id.
+    pub(super) fn find(&self, id: &str) -> Answer<(u64, HalfMessage)> {
+        let id = TransactionId::from_text(id).map_err(|error| AdminError::invalid(error.to_string()))?;
         if id.broker != self.broker {
-            return Err(RpcError::Invalid(format!(
+            return Err(AdminError::invalid(format!(
                 "the transaction belongs to broker group {}, this is {}; ask a master of that group",
                 id.broker, self.broker
             )));
@@ -398,27 +346,8 @@ fn state(phase: TransactionPhase) -> pb::TransactionState {
     }
 }
 
-fn word(phase: TransactionPhase) -> &'static str {
-    match phase {
-        TransactionPhase::Prepared | TransactionPhase::Parked => "undecided",
-        TransactionPhase::Committed | TransactionPhase::Scheduled => "committed",
-        TransactionPhase::RolledBack => "rolled back",
-    }
-}
-
-/// A text for the audit trail.
-fn text(what: &str, text: &str) -> Answer<String> {
-    match text.len() {
-        0..=TEXT_MAX => Ok(text.to_owned()),
-        len => {
-            Err(RpcError::Invalid(format!("the {what} has {len} bytes, the limit is {TEXT_MAX}; shorten it")))
-        }
-    }
-}
-
-fn unknown() -> RpcError {
-    RpcError::NotFound(
-        "there is no such transaction on this broker: it is too old, its topic was deleted, or it is no transaction"
-            .to_owned(),
+pub(super) fn unknown() -> AdminError {
+    AdminError::not_found(
+        "there is no such transaction on this broker: it is too old, its topic was deleted, or it is no transaction",
     )
 }

@@ -6,7 +6,7 @@ use kerolox_proto::kerolox as pb;
 use kerolox_proto::kerolox::transactions_server::{Transactions, TransactionsServer};
 use tonic::{Request, Response, Status};
 
-use super::rpc_error::RpcError;
+use super::admin_error::AdminError;
 use super::transactions::TransactionAdmin;
 use crate::log_client::LogClient;
 use crate::pace::{Caller, Lookups};
@@ -33,7 +33,7 @@ impl TransactionsService {
     async fn look<R, T>(
         &self,
         request: Request<R>,
-        look: impl FnOnce(&TransactionAdmin, &R, &Caller) -> Result<T, RpcError> + Send + 'static,
+        look: impl FnOnce(&TransactionAdmin, &R, &Caller) -> Result<T, AdminError> + Send + 'static,
     ) -> Result<Response<T>, Status>
     where
         R: Send + 'static,

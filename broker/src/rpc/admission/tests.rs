@@ -1,5 +1,8 @@
 use std::sync::atomic::AtomicBool;
 
+use kerolox_gateway::sdk::SdkCall as _;
+use kerolox_proto::v2::{self, messaging_service_server};
+use kerolox_proto::{call_path, raw};
 use tokio::time::sleep;
 
 use super::*;
@@ -89,7 +92,7 @@ async fn who_is_inside_is_waited_for_and_the_others_wait_until_it_opens_again() 
 #[tokio::test]
 async fn who_waits_for_messages_is_not_waited_for() {
     let (door, role, answered) = open(DONE / 2);
-    let _poll = call(&door, "/apache.rocketmq.v2.MessagingService/ReceiveMessage");
+    let _poll = call(&door, v2::ReceiveMessageRequest::PATH);
     role.send_replace(RESIGNS);
     door.done().await;
     assert!(!answered.load(Ordering::SeqCst));
@@ -112,13 +115,13 @@ fn who_comes_before_it_opens_waits_as_long_as_the_call_allows_and_telemetry_long
         }
     };
     let near = |held: u128, wanted: Duration| (held.abs_diff(wanted.as_millis())) < 100;
-    let send = "/apache.rocketmq.v2.MessagingService/SendMessage";
-    let telemetry = "/apache.rocketmq.v2.MessagingService/Telemetry";
+    let send = raw::SendMessageRequest::PATH;
+    let telemetry = call_path!(messaging_service_server::SERVICE_NAME, "Telemetry");
     assert!(near(held(send, None), HOLD));
     assert!(near(held(send, Some("2S")), Duration::from_secs(2) - DEADLINE_MARGIN), "before its deadline");
     assert_eq!(held(send, Some("1m")), 0);
     assert!(near(held(telemetry, Some("1m")), TELEMETRY_HOLD));
-    assert_eq!(held("/kerolox.v1.Replication/Replicate", None), 0);
+    assert_eq!(held(call_path!(replication_server::SERVICE_NAME, "Replicate"), None), 0);
     door.lead(service(Duration::ZERO).0);
     role.send_replace(RESIGNS);
     assert!(near(held(telemetry, None), TELEMETRY_HOLD));

@@ -24,7 +24,6 @@ use kerolox_runtime::process::now_ms;
 use super::receive::invisible_ms;
 use super::{Context, stored_group};
 use crate::delivery::{MessagePlace, TopicSubscription};
-use crate::refused::refused_by_log;
 
 /// Shortest delay that a Node.js consumer can request for a message: its SDK mistakes the seconds of the back-off policy
 /// for milliseconds, and would get the message back at once, again and again.
@@ -59,7 +58,7 @@ pub(super) async fn ack_message(
     }
     // An acknowledgement counts when it is durable.
     for subscription in touched {
-        context.deliveries.progress().flush(&subscription).await.map_err(|error| refused_by_log(&error))?;
+        context.deliveries.progress().flush(&subscription).await?;
     }
     Ok(results)
 }
@@ -80,7 +79,7 @@ pub(super) async fn change_invisible_duration(
     let changed =
         subscription.change(at_ms, |engine| engine.change_invisible(at_ms, &handle, duration_ms, suspend));
     let changed = changed.map_err(|error| refused(&error))?;
-    context.deliveries.progress().flush(&subscription).await.map_err(|error| refused_by_log(&error))?;
+    context.deliveries.progress().flush(&subscription).await?;
     let receipt_handle = match changed {
         Some(handle) => renewed(&request.receipt_handle, &handle)?,
         None => request.receipt_handle,
@@ -101,7 +100,7 @@ pub(super) async fn forward_to_dead_letter_queue(
     let at_ms = now_ms();
     let given_up = subscription.change(at_ms, |engine| engine.give_up(at_ms, &handle));
     given_up.map_err(|error| refused(&error))?;
-    context.deliveries.progress().flush(&subscription).await.map_err(|error| refused_by_log(&error))?;
+    context.deliveries.progress().flush(&subscription).await?;
     Ok(v2::ForwardMessageToDeadLetterQueueResponse { status: Some(ok_status()) })
 }
 

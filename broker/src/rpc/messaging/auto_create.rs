@@ -19,7 +19,6 @@ use super::Context;
 use crate::announce::Announcer;
 use crate::creation_quota::CreationQuota;
 use crate::metadata::ChangeError;
-use crate::refused::refused_by_log;
 
 /// Rules for the automatic creation of topics.
 pub(crate) struct AutoTopics {
@@ -83,7 +82,7 @@ impl Context {
         }
         let (topic, is_new) = made.map_err(|error| match error {
             ChangeError::Invalid(text) => Refusal::new(Code::IllegalTopic, text),
-            ChangeError::Log(error) => refused_by_log(&error),
+            ChangeError::Log(refusal) => refusal.into(),
         })?;
         if is_new {
             tracing::info!(topic = name, types = topic.type_words(), "topic created with its first message");

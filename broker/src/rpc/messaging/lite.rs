@@ -25,7 +25,7 @@ use super::receiver::{Looked, Receiver};
 use crate::delivery::{LiteInbox, TopicSubscription};
 use crate::metadata::LiteError;
 use crate::pace::Step;
-use crate::refused::{refused_by_log, refused_by_store};
+use crate::refused::refused_by_store;
 
 /// The queues of the lite topics with these names, by name; missing ones are created.
 pub(super) async fn queues<'a>(
@@ -39,13 +39,13 @@ pub(super) async fn queues<'a>(
         return Ok(BTreeMap::new());
     }
     let made = context.metadata.put_lites(topic, &names, context.lite.max_topics).await;
-    let queues = made.map_err(|error| match &error {
+    let queues = made.map_err(|error| match error {
         LiteError::TooMany { .. } | LiteError::NoNumbers => {
             Refusal::new(Code::LiteTopicQuotaExceeded, error.to_string())
         }
-        LiteError::NoTopic(name) => Refusal::topic_not_found(name),
-        LiteError::Store(error) => refused_by_store(error),
-        LiteError::Log(error) => refused_by_log(error),
+        LiteError::NoTopic(name) => Refusal::topic_not_found(&name),
+        LiteError::Store(error) => refused_by_store(&error),
+        LiteError::Log(refusal) => refusal.into(),
     })?;
     Ok(std::iter::zip(names, queues).collect())
 }
@@ -297,7 +297,7 @@ async fn begin(
     if let Some(offset) = offset_of(context, topic, queue, place).map_err(|error| refused_by_store(&error))? {
         subscription.change(now_ms(), |engine| engine.reset(queue, QueueOffset::new(offset)));
     }
-    context.deliveries.progress().flush(&subscription).await.map_err(|error| refused_by_log(&error))
+    Ok(context.deliveries.progress().flush(&subscription).await?)
 }
 
 /// The offset of an option; `None` for the group's own position.

@@ -11,7 +11,7 @@ use kerolox_store::ApplyOutcome;
 
 use super::Context;
 use crate::log_client::LogClient;
-use crate::refused::{refused_by_log, refused_by_store};
+use crate::refused::refused_by_store;
 
 /// Recalls a scheduled message before its time. The answer is the true outcome, durable like a send.
 pub(super) async fn recall_message(
@@ -61,7 +61,7 @@ pub(in crate::rpc) async fn end_timer(
 ) -> Result<(), Refusal> {
     let ended = TimerEnded { held: position, decision: decision.into(), by };
     let record = Record::Progress(ProgressRecord::new([ProgressItem::TimerEnded(ended)]));
-    let applied = log.propose(&record).await.map_err(|error| refused_by_log(&error))?;
+    let applied = log.propose(&record).await?;
     match applied.outcome {
         ApplyOutcome::Discarded | ApplyOutcome::Visible { .. } => Ok(()),
         ApplyOutcome::TimerOver(phase) => Err(over(phase)),

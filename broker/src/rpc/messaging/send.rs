@@ -31,7 +31,7 @@ use kerolox_store::{AppliedRecord, ApplyOutcome, FirstMessage};
 
 use super::{Context, lite};
 use crate::dedup_gate::{self, OnceError};
-use crate::refused::{refused_by_log, refused_by_store};
+use crate::refused::refused_by_store;
 use crate::wire::{self, Irregular, Placement, Sent};
 
 /// Stores the messages of a request. All are checked before the first is stored, so a refused request stores nothing.
@@ -64,7 +64,7 @@ pub(super) async fn send_message(
             }
             Err(error) => {
                 let refusal = match error {
-                    OnceError::Propose(error) => refused_by_log(&error),
+                    OnceError::Log(refusal) => refusal.into(),
                     OnceError::Store(error) => refused_by_store(&error),
                 };
                 let status = refusal.to_status(client);

@@ -25,7 +25,7 @@ use kerolox_proto::v2::{self, Code, TransactionResolution};
 use kerolox_store::ApplyOutcome;
 
 use super::Context;
-use crate::refused::{refused_by_log, refused_by_store};
+use crate::refused::refused_by_store;
 
 /// Commits or rolls back a half message. The answer is the true outcome, durable like a send.
 pub(super) async fn end_transaction(
@@ -38,7 +38,7 @@ pub(super) async fn end_transaction(
     check_exists(context, &id, request.topic.as_ref())?;
     check_resolution(request.resolution)?;
     let record = record(request, id.position, &client.client_id);
-    let applied = context.log.propose(&record).await.map_err(|error| refused_by_log(&error))?;
+    let applied = context.log.propose(&record).await?;
     match applied.outcome {
         // "Still unknown": it will be asked about again.
         ApplyOutcome::Done if request.resolution() == TransactionResolution::Unspecified => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use kerolox_proto::errors;
+use kerolox_proto::errors::RpcError;
 use kerolox_proto::kerolox as pb;
 use kerolox_proto::kerolox::broker_admin_client::BrokerAdminClient;
 use kerolox_proto::kerolox::server_client::ServerClient;
@@ -124,7 +124,7 @@ impl Servers {
             async move {
                 let outcome = match tokio::time::timeout(CALL_TIMEOUT, call).await {
                     Ok(Ok(answer)) => Ok(answer.into_inner()),
-                    Ok(Err(status)) => Err(refusal_of(&status).unwrap_or_else(|| {
+                    Ok(Err(status)) => Err(RpcError::read(&status).map(Refusal::from).unwrap_or_else(|| {
                         Refusal::new(
                             Code::InternalServerError,
                             format!("broker {broker} does not answer: {}", status.message()),
@@ -275,16 +275,6 @@ asks!(
     QueryMessagesRequest QueryMessagesResponse query_messages,
     ResetOffsetsRequest ResetOffsetsResponse reset_offsets,
 );
-
-/// What a service of `kerolox.v1` refused, in the words of the SDKs' protocol; `None` when it did not refuse.
-fn refusal_of(status: &Status) -> Option<Refusal> {
-    let code = match errors::kind_of(status)? {
-        pb::ErrorKind::NotFound => Code::NotFound,
-        pb::ErrorKind::Invalid => Code::BadRequest,
-        pb::ErrorKind::Unavailable | pb::ErrorKind::Unspecified => Code::InternalServerError,
-    };
-    Some(Refusal::new(code, status.message()))
-}
 
 /// What masters answered, but for those that know nothing of it.
 ///

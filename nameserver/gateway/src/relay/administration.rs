@@ -7,6 +7,8 @@ use std::time::Duration;
 use axum::extract::Request;
 use axum::http::HeaderValue;
 use axum::response::Response;
+use kerolox_proto::kerolox::{broker_admin_server, transactions_server};
+use kerolox_proto::path::service_and_method;
 use tonic::Status;
 use tonic::client::GrpcService as _;
 use tonic::service::AxumRouter;
@@ -18,7 +20,7 @@ use crate::routes::ClusterRoutes;
 const READS: [&str; 5] = ["List", "Describe", "Query", "Explain", "Count"];
 const OWN: &str = "DescribeBroker";
 /// Services of a master that a slave has no answers of its own for.
-const SERVICES: [&str; 2] = ["/kerolox.v1.BrokerAdmin/", "/kerolox.v1.Transactions/"];
+const SERVICES: [&str; 2] = [broker_admin_server::SERVICE_NAME, transactions_server::SERVICE_NAME];
 /// How long the master may take to begin its answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -37,8 +39,8 @@ pub fn of_slave(group: String, routes: Arc<ClusterRoutes>) -> AxumRouter {
 
 /// Whether a call only looks.
 fn is_read(path: &str) -> bool {
-    let method = SERVICES.iter().find_map(|service| path.strip_prefix(service));
-    method.is_some_and(|method| method != OWN && READS.iter().any(|read| method.starts_with(read)))
+    let (service, method) = service_and_method(path);
+    SERVICES.contains(&service) && method != OWN && READS.iter().any(|read| method.starts_with(read))
 }
 
 async fn ask_master(

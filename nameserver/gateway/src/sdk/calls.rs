@@ -1,8 +1,9 @@
 //! The one list of the SDKs' calls: each with its answer, its path, and the broker group whose business it is.
 
 use kerolox_model::token::{RecallHandle, ReceiptHandle, TransactionId};
-use kerolox_proto::raw;
+use kerolox_proto::v2::messaging_service_server::SERVICE_NAME;
 use kerolox_proto::v2::{self, Code};
+use kerolox_proto::{call_path, raw};
 use prost::Message;
 
 use crate::refusal::{Refusable, Refusal};
@@ -39,7 +40,7 @@ macro_rules! sdk_calls {
     ($($method:literal: $request:ty => $answer:ty;)+) => {
         $(impl SdkCall for $request {
             type Answer = $answer;
-            const PATH: &'static str = concat!("/apache.rocketmq.v2.MessagingService/", $method);
+            const PATH: &'static str = call_path!(SERVICE_NAME, $method);
         })+
     };
 }
@@ -64,7 +65,7 @@ sdk_calls! {
 
 impl SdkCall for v2::ChangeInvisibleDurationRequest {
     type Answer = v2::ChangeInvisibleDurationResponse;
-    const PATH: &'static str = "/apache.rocketmq.v2.MessagingService/ChangeInvisibleDuration";
+    const PATH: &'static str = call_path!(SERVICE_NAME, "ChangeInvisibleDuration");
 
     fn repeated(&self) -> String {
         self.receipt_handle.clone()

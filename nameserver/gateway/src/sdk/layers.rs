@@ -155,7 +155,7 @@ mod tests {
     #[tokio::test]
     async fn headers_are_read_and_a_call_is_a_sign_of_life() {
         let clients = Arc::new(ClientSessions::new(DEFAULT_EXPIRY));
-        let heartbeat = "/apache.rocketmq.v2.MessagingService/Heartbeat";
+        let heartbeat = <kerolox_proto::v2::HeartbeatRequest as SdkCall>::PATH;
         assert_eq!(call(&clients, heartbeat, &[("x-mq-client-id", "c")]).await.as_deref(), Some("c"));
         assert!(clients.is_alive("c"));
         assert_eq!(call(&clients, heartbeat, &[("x-mq-client-id", " ")]).await.as_deref(), Some(""));

@@ -4,7 +4,9 @@
 pub mod calls;
 pub mod layers;
 
+use kerolox_proto::path::service_and_method;
 use kerolox_proto::raw;
+use kerolox_proto::v2::messaging_service_server::SERVICE_NAME;
 use kerolox_proto::v2::{self, AckMessageEntry, AckMessageResultEntry};
 use tonic::Request;
 
@@ -14,12 +16,9 @@ use crate::refusal::Refusal;
 
 pub use calls::{OwnedCall, SdkCall};
 
-/// Where the paths of the SDKs' calls begin; their administration is another service.
-const SDK_SERVICE: &str = "/apache.rocketmq.v2.MessagingService/";
-
-/// Whether a path is that of a call of the SDKs' protocol.
+/// Whether a path is that of a call of the SDKs' protocol; their administration is another service.
 pub(crate) fn is_sdk_call(path: &str) -> bool {
-    path.starts_with(SDK_SERVICE)
+    service_and_method(path).0 == SERVICE_NAME
 }
 
 /// Entries of an AckMessage, or their results, with their places in the request.

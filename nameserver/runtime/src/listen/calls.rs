@@ -8,6 +8,9 @@ use std::task::{Context, Poll, ready};
 
 use axum::body::{Bytes, HttpBody};
 use http_body::Frame;
+use kerolox_proto::kerolox::{consensus_server, controller_server, registry_server, replication_server};
+use kerolox_proto::path::service_and_method;
+use kerolox_proto::v2::messaging_service_server;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
 use tower::Layer;
@@ -79,19 +82,18 @@ where
 
 /// What kind of call has this path.
 fn kind(path: &str) -> Kind {
-    let mut parts = path.trim_start_matches('/').split('/');
-    match (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()) {
-        ("apache.rocketmq.v2.MessagingService", method) => match method {
+    match service_and_method(path) {
+        (messaging_service_server::SERVICE_NAME, method) => match method {
             "SendMessage" => Kind::Send,
             "ReceiveMessage" | "PullMessage" => Kind::Poll,
             "Telemetry" => Kind::Session,
             _ => Kind::Other,
         },
         (
-            "kerolox.v1.Replication"
-            | "kerolox.v1.Registry"
-            | "kerolox.v1.Controller"
-            | "kerolox.v1.Consensus",
+            replication_server::SERVICE_NAME
+            | registry_server::SERVICE_NAME
+            | controller_server::SERVICE_NAME
+            | consensus_server::SERVICE_NAME,
             _,
         ) => Kind::Vital,
         _ => Kind::Other,
@@ -195,7 +197,7 @@ mod tests {
 
     #[test]
     fn calls_are_told_apart_by_their_paths() {
-        let messaging = |method: &str| kind(&format!("/apache.rocketmq.v2.MessagingService/{method}"));
+        let messaging = |method: &str| kind(&format!("/{}/{method}", messaging_service_server::SERVICE_NAME));
         assert_eq!(messaging("SendMessage"), Kind::Send);
         assert_eq!(messaging("ReceiveMessage"), Kind::Poll);
         assert_eq!(messaging("Telemetry"), Kind::Session);

@@ -5,7 +5,8 @@ use std::task::{Context, Poll};
 
 use axum::body::{Bytes, HttpBody};
 use http_body::Frame;
-use kerolox_proto::v2::{self, Code};
+use kerolox_proto::path::service_and_method;
+use kerolox_proto::v2::{self, Code, admin_server, messaging_service_server};
 use prost::Message as _;
 use tonic::Status;
 use tonic::body::Body;
@@ -17,9 +18,9 @@ use super::work::End;
 use crate::memory::MemoryBudget;
 
 /// Services of the protocol, whose answers all carry their status in the first field.
-const WITH_STATUS: [&str; 2] = ["/apache.rocketmq.v2.MessagingService/", "/apache.rocketmq.v2.Admin/"];
+const WITH_STATUS: [&str; 2] = [messaging_service_server::SERVICE_NAME, admin_server::SERVICE_NAME];
 /// Streams end with a status of gRPC, and SDKs keep the receipt handle of an answer, whatever its status is.
-const WITHOUT_STATUS: [&str; 2] = ["/Telemetry", "/ChangeInvisibleDuration"];
+const WITHOUT_STATUS: [&str; 2] = ["Telemetry", "ChangeInvisibleDuration"];
 
 /// Why a call is refused although no service has an objection to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -71,9 +72,8 @@ pub(super) struct Refusing {
 
 impl Refusing {
     pub(super) fn of(request: &http::Request<Body>) -> Self {
-        let path = request.uri().path();
-        let is_known = WITH_STATUS.iter().any(|service| path.starts_with(service));
-        Self { has_status: is_known && !WITHOUT_STATUS.iter().any(|method| path.ends_with(method)) }
+        let (service, method) = service_and_method(request.uri().path());
+        Self { has_status: WITH_STATUS.contains(&service) && !WITHOUT_STATUS.contains(&method) }
     }
 
     /// In a status of the protocol; else in one of gRPC.
