@@ -210,12 +210,14 @@ impl StateMachine {
         Ok(state)
     }
 
-    /// Throws away whatever `kv` holds.
+    /// Throws away whatever `kv` holds, for good when this returns: if a crash brought it back, it would be taken for the state of a
+    /// log that was cut in between, and has grown again.
     ///
     /// # Errors
     /// [`StoreError`] when the store fails.
     pub fn empty(kv: Arc<dyn Kv>) -> Result<Self, StoreError> {
         kv.write(KeyFamily::ALL.map(|family| WriteOp::DeletePrefix(family, Vec::new())).to_vec())?;
+        kv.persist()?;
         Ok(Self::new(kv, Loading::Blank))
     }
 
