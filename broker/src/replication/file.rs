@@ -230,7 +230,7 @@ mod tests {
         assert_eq!((last.cluster_id.as_str(), last.lineage.as_str(), last.tenure.as_str()), ("c", "l", "t"));
         assert_eq!((last.version, last.set_epoch, last.set_version), (9, 3, 8));
         assert_eq!(last.in_sync, ["a".to_owned()].into());
-        assert_eq!(last.origins, []);
+        assert!(last.origins.is_empty());
         let mut found = parse(text).expect("readable");
         found.controller.as_mut().expect("there").origins = vec![("s".to_owned(), 7)];
         assert_eq!(Remembered::from(MemberRecord::from(found.clone())), found, "nothing gets lost");
