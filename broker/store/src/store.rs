@@ -408,13 +408,17 @@ impl Store {
         self.shared.failure()
     }
 
-    /// Finishes the proposed records, flushes the index and closes the log. Proposals are refused from here on;
-    /// look-ups still work. Blocks until the threads have ended.
+    /// Finishes what was proposed, flushes the index, unless it holds what is not confirmed, and closes the log. Proposals are
+    /// refused from here on; look-ups go on. Blocks until the threads have ended.
     pub fn close(&self) {
         let ruling = self.stop_threads();
         let parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(log) = ruling.or(parked.map(|parked| parked.log)) else { return };
-        let flushed = self.flush_parked();
+        let (log, flushed) = match (ruling, parked) {
+            // The indexer flushed at its end what may be flushed: more than that may be applied, or it failed halfway.
+            (Some(log), _) => (log, Ok(())),
+            (None, Some(parked)) => (parked.log, self.flush_parked()),
+            (None, None) => return,
+        };
         if let Err(error) = log.close().map_err(StoreError::from).and(flushed) {
             tracing::error!(%error, "the store could not be closed cleanly; it will be checked at the next start");
             self.shared.fail(&error.to_string());

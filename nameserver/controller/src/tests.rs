@@ -4,6 +4,7 @@
 mod loss;
 mod lost;
 mod model;
+mod parted;
 
 use std::collections::BTreeSet;
 

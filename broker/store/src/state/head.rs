@@ -15,6 +15,8 @@ pub(super) struct LogHead {
     kv: Arc<dyn Kv>,
     /// Everything before this position is applied.
     pub(super) applied: u64,
+    /// What `applied` was at the last flush.
+    flushed: u64,
     /// Everything before this position was given up.
     pub(super) trimmed: u64,
     /// Store time of the newest record, milliseconds since the Unix epoch.
@@ -27,7 +29,15 @@ pub(super) struct LogHead {
 
 impl LogHead {
     pub(super) fn new(kv: &Arc<dyn Kv>) -> Self {
-        Self { kv: kv.clone(), applied: 0, trimmed: 0, store_ms: 0, epoch: 0, broker: String::new() }
+        Self {
+            kv: kv.clone(),
+            applied: 0,
+            flushed: 0,
+            trimmed: 0,
+            store_ms: 0,
+            epoch: 0,
+            broker: String::new(),
+        }
     }
 
     /// A record was applied.
@@ -51,6 +61,7 @@ impl StateTable for LogHead {
                 .ok_or_else(|| StoreError::Index(String::from_utf8_lossy(key).into_owned()))
         };
         self.applied = known(keys::APPLIED)?;
+        self.flushed = self.applied;
         self.trimmed = known(keys::TRIMMED)?;
         // An index from before this key was kept knows no time; the next record brings one.
         self.store_ms = keys::state_u64(kv, keys::STORE_MS)?.map_or(0, u64::cast_signed);
@@ -82,10 +93,13 @@ impl StateTable for LogHead {
         ops.push(keys::put_state(keys::BROKER, self.broker.as_bytes()));
     }
 
-    fn flushed(&mut self) {}
+    fn flushed(&mut self) {
+        self.flushed = self.applied;
+    }
 
+    /// A record that changes nothing else moves the position: without that on disk, it would be applied again at each start.
     fn pending_len(&self) -> usize {
-        0
+        usize::from(self.applied > self.flushed)
     }
 
     fn trim(&mut self, trim: &TrimRecord) -> Result<(), StoreError> {

@@ -3,8 +3,8 @@
 //! The state is a fold of the log: [`StateMachine::apply`] takes one record after the other, and the same log gives the same
 //! state on every member and after every restart. It consists of tables, one in one file each, behind one small trait
 //! (`table.rs`). What has to be done for all of them goes over `StateMachine::tables`: a new table is a file, and a line in
-//! each of the lists below. What a table holds lies in the key-value store, as the *index* on disk, but for what changed since the last
-//! flush: the store gets that in one atomic batch with the position up to which it stands.
+//! the list below (`state_tables!`). What a table holds lies in the key-value store, as the *index* on disk, but for what changed since
+//! the last flush: the store gets that in one atomic batch with the position up to which it stands.
 //!
 //! | family | key (integers big-endian) | value |
 //! |---|---|---|
@@ -92,107 +92,87 @@ use table::StateTable;
 
 const FORMAT: u32 = 3;
 
-/// What follows from the log. One owner applies records; others read under a lock, each table through its own methods.
-pub struct StateMachine {
-    kv: Arc<dyn Kv>,
-    loading: Loading,
-    head: LogHead,
-    /// Topics.
-    pub topics: TopicTable,
-    /// Consumer groups.
-    pub groups: GroupTable,
-    /// Queues and their messages.
-    pub queues: QueueTable,
-    /// What groups have finished.
-    pub progress: ProgressTable,
-    /// Half messages.
-    pub transactions: TransactionTable,
-    /// Scheduled messages.
-    pub timers: TimerTable,
-    /// Names of lite topics.
-    pub lites: LiteTable,
-    /// Message groups that are on their way to other queues.
-    pub ordering: OrderingTable,
-    /// Records that were carried forward.
-    pub carried: CarriedTable,
-    /// What administrators decided.
-    pub audit: AuditTable,
-    /// Messages by what makes others their repeats.
-    pub dedup: DedupTable,
-    /// Messages by id and key.
-    pub lookups: LookupTable,
-    /// What damage left uncertain.
-    pub uncertainty: DamageUncertainty,
+/// Declares the state machine, each table by one line, in the order in which a snapshot lists what they hold. The tables of the first
+/// list have everything in memory that a snapshot needs of them.
+macro_rules! state_tables {
+    (
+        in_memory { $($(#[$memory_doc:meta])* $memory_access:vis $memory:ident: $MemoryTable:ty,)* }
+        in_store { $($(#[$store_doc:meta])* $store_access:vis $store:ident: $StoreTable:ty,)* }
+    ) => {
+        /// What follows from the log. One owner applies records; others read under a lock, each table through its own methods.
+        pub struct StateMachine {
+            kv: Arc<dyn Kv>,
+            loading: Loading,
+            $($(#[$memory_doc])* $memory_access $memory: $MemoryTable,)*
+            $($(#[$store_doc])* $store_access $store: $StoreTable,)*
+        }
+
+        impl StateMachine {
+            /// How many tables there are in the first list.
+            const TABLES_IN_MEMORY: usize = [$(stringify!($memory)),*].len();
+            const TABLES: usize = Self::TABLES_IN_MEMORY + [$(stringify!($store)),*].len();
+
+            fn new(kv: Arc<dyn Kv>, loading: Loading) -> Self {
+                Self {
+                    $($memory: <$MemoryTable>::new(&kv),)*
+                    $($store: <$StoreTable>::new(&kv),)*
+                    loading,
+                    kv,
+                }
+            }
+
+            /// Every table.
+            fn tables(&self) -> [&dyn StateTable; Self::TABLES] {
+                [$(&self.$memory,)* $(&self.$store,)*]
+            }
+
+            /// [`Self::tables`], to change them.
+            fn tables_mut(&mut self) -> [&mut dyn StateTable; Self::TABLES] {
+                [$(&mut self.$memory,)* $(&mut self.$store,)*]
+            }
+        }
+    };
+}
+
+state_tables! {
+    in_memory {
+        /// Where in the log the state stands.
+        head: LogHead,
+        /// Topics.
+        pub topics: TopicTable,
+        /// Consumer groups.
+        pub groups: GroupTable,
+        /// Queues and their messages.
+        pub queues: QueueTable,
+    }
+    in_store {
+        /// What groups have finished.
+        pub progress: ProgressTable,
+        /// Half messages.
+        pub transactions: TransactionTable,
+        /// Scheduled messages.
+        pub timers: TimerTable,
+        /// Names of lite topics.
+        pub lites: LiteTable,
+        /// Message groups that are on their way to other queues.
+        pub ordering: OrderingTable,
+        /// Records that were carried forward.
+        pub carried: CarriedTable,
+        /// What administrators decided.
+        pub audit: AuditTable,
+        /// Messages by what makes others their repeats.
+        pub dedup: DedupTable,
+        /// Messages by id and key.
+        pub lookups: LookupTable,
+        /// What damage left uncertain.
+        pub uncertainty: DamageUncertainty,
+    }
 }
 
 impl StateMachine {
-    /// So many tables, from the first one on, have everything in memory that a snapshot needs of them.
-    const TABLES_IN_MEMORY: usize = 4;
-
-    /// Every table, in the order in which a snapshot lists what they hold.
-    fn tables(&self) -> [&dyn StateTable; 14] {
-        [
-            &self.head,
-            &self.topics,
-            &self.groups,
-            &self.queues,
-            &self.progress,
-            &self.transactions,
-            &self.timers,
-            &self.lites,
-            &self.ordering,
-            &self.carried,
-            &self.audit,
-            &self.dedup,
-            &self.lookups,
-            &self.uncertainty,
-        ]
-    }
-
-    /// [`Self::tables`], to change them.
-    fn tables_mut(&mut self) -> [&mut dyn StateTable; 14] {
-        [
-            &mut self.head,
-            &mut self.topics,
-            &mut self.groups,
-            &mut self.queues,
-            &mut self.progress,
-            &mut self.transactions,
-            &mut self.timers,
-            &mut self.lites,
-            &mut self.ordering,
-            &mut self.carried,
-            &mut self.audit,
-            &mut self.dedup,
-            &mut self.lookups,
-            &mut self.uncertainty,
-        ]
-    }
-
     /// The table that has a family; [`KeyFamily::State`] has values of several.
     fn table_of(&self, family: KeyFamily) -> Option<&dyn StateTable> {
         self.tables().into_iter().find(|table| table.families().contains(&family))
-    }
-
-    fn new(kv: Arc<dyn Kv>, loading: Loading) -> Self {
-        Self {
-            loading,
-            head: LogHead::new(&kv),
-            topics: TopicTable::new(&kv),
-            groups: GroupTable::new(&kv),
-            queues: QueueTable::new(&kv),
-            progress: ProgressTable::new(&kv),
-            transactions: TransactionTable::new(&kv),
-            timers: TimerTable::new(&kv),
-            lites: LiteTable::new(&kv),
-            ordering: OrderingTable::new(&kv),
-            carried: CarriedTable::new(&kv),
-            audit: AuditTable::new(&kv),
-            dedup: DedupTable::new(&kv),
-            lookups: LookupTable::new(&kv),
-            uncertainty: DamageUncertainty::default(),
-            kv,
-        }
     }
 
     /// Loads the state from `kv`; an empty one, one of another format, and one that was left while it was uncertain behind
@@ -210,12 +190,14 @@ impl StateMachine {
         Ok(state)
     }
 
-    /// Throws away whatever `kv` holds.
+    /// Throws away whatever `kv` holds, for good when this returns: if a crash brought it back, it would be taken for the state of a
+    /// log that was cut in between, and has grown again.
     ///
     /// # Errors
     /// [`StoreError`] when the store fails.
     pub fn empty(kv: Arc<dyn Kv>) -> Result<Self, StoreError> {
         kv.write(KeyFamily::ALL.map(|family| WriteOp::DeletePrefix(family, Vec::new())).to_vec())?;
+        kv.persist()?;
         Ok(Self::new(kv, Loading::Blank))
     }
 

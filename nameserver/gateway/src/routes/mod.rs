@@ -23,7 +23,7 @@ use tokio::sync::watch;
 pub(crate) use election::ELECTION_WAIT;
 use kerolox_runtime::process::now_ms;
 pub use queries::{ALL_QUEUES, assignments, message_queues, stored_topic, writable_groups};
-pub use registration::{BrokerAddress, BrokerRegistration, MemberId, RegistrationError};
+pub use registration::{BrokerAddress, BrokerIdentity, BrokerRegistration, RegistrationError};
 pub use table::{RouteBounds, RouteChange, RouteTable};
 
 use crate::refusal::Refusal;
@@ -123,7 +123,7 @@ impl ClusterRoutes {
     }
 
     /// Takes out the brokers whose lease has ended, and returns them. To be called a few times per lease.
-    pub fn expire(&self) -> Vec<MemberId> {
+    pub fn expire(&self) -> Vec<BrokerIdentity> {
         self.change(|table| table.expire(Instant::now()), |ended| !ended.is_empty())
     }
 

@@ -11,7 +11,7 @@ use kerolox_model::names::{in_namespace, may_be_auto_created, validate_topic};
 use kerolox_proto::kerolox::TopicRoute;
 use kerolox_proto::v2::{self, Code, MessageType, Permission};
 
-use super::registration::{BrokerRegistration, MemberId};
+use super::registration::{BrokerIdentity, BrokerRegistration};
 use super::view::GroupView;
 use crate::refusal::Refusal;
 
@@ -30,7 +30,7 @@ const AUTO_CREATED_TYPES: [i32; 5] = [
     MessageType::Priority as i32,
 ];
 
-type Brokers<'a> = BTreeMap<MemberId, &'a BrokerRegistration>;
+type Brokers<'a> = BTreeMap<BrokerIdentity, &'a BrokerRegistration>;
 
 /// Checks the topic that a client names and gives the name under which brokers store it.
 ///

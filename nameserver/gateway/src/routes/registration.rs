@@ -67,9 +67,9 @@ fn check_length(what: &'static str, text: &str) -> Result<(), RegistrationError>
     }
 }
 
-/// Identity of a group member.
+/// Names a broker: a member of a group, and whose group that is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MemberId {
+pub struct BrokerIdentity {
     /// Cluster that the group belongs to.
     pub cluster: String,
     /// Broker group.
@@ -178,8 +178,12 @@ impl BrokerRegistration {
     }
 
     /// Identity within the cluster.
-    pub fn member(&self) -> MemberId {
-        MemberId { cluster: self.info.cluster.clone(), group: self.info.group.clone(), id: self.info.id }
+    pub fn member(&self) -> BrokerIdentity {
+        BrokerIdentity {
+            cluster: self.info.cluster.clone(),
+            group: self.info.group.clone(),
+            id: self.info.id,
+        }
     }
 
     /// Name of the broker group, which the SDKs call the broker name.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use kerolox_proto::kerolox::{ClusterSnapshot, RegisterRequest, UnregisterRequest};
 
-use super::registration::{BrokerRegistration, MemberId, RegistrationError};
+use super::registration::{BrokerIdentity, BrokerRegistration, RegistrationError};
 
 /// The effect of a registration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +34,7 @@ struct Lease {
 /// What one nameserver said last.
 #[derive(Debug)]
 struct Copy {
-    brokers: BTreeMap<MemberId, BrokerRegistration>,
+    brokers: BTreeMap<BrokerIdentity, BrokerRegistration>,
     confirmed: Instant,
 }
 
@@ -89,7 +89,7 @@ pub struct RouteTable {
     bounds: RouteBounds,
     version: u64,
     own: Option<BrokerRegistration>,
-    leases: BTreeMap<MemberId, Lease>,
+    leases: BTreeMap<BrokerIdentity, Lease>,
     copies: BTreeMap<String, Copy>,
     /// The epoch of each group, by cluster and group, as far as a broker has heard of it from the controller.
     epochs: BTreeMap<(String, String), u32>,
@@ -192,9 +192,9 @@ impl RouteTable {
     }
 
     /// Takes out the brokers whose lease has ended, and returns them.
-    pub fn expire(&mut self, now: Instant) -> Vec<MemberId> {
-        let has_ended = |(_, held): &(&MemberId, &Lease)| !self.lasts(held, now);
-        let ended: Vec<MemberId> =
+    pub fn expire(&mut self, now: Instant) -> Vec<BrokerIdentity> {
+        let has_ended = |(_, held): &(&BrokerIdentity, &Lease)| !self.lasts(held, now);
+        let ended: Vec<BrokerIdentity> =
             self.leases.iter().filter(has_ended).map(|(member, _)| member.clone()).collect();
         for member in &ended {
             self.leases.remove(member);
@@ -264,7 +264,7 @@ impl RouteTable {
     ///
     /// Own knowledge wins over leases, leases over copies. Of the copies those count that were confirmed within a lease;
     /// when no nameserver can be reached, the one confirmed last, since old routes are better than none.
-    pub fn brokers(&self, now: Instant) -> BTreeMap<MemberId, &BrokerRegistration> {
+    pub fn brokers(&self, now: Instant) -> BTreeMap<BrokerIdentity, &BrokerRegistration> {
         let mut found = BTreeMap::new();
         for broker in self.registrations(now).filter(|broker| !self.is_deposed(broker)) {
             // Later entries replace earlier ones, unless they are of an earlier reign.

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use kerolox_proto::v2::{self, AddressScheme};
 
-use super::registration::{BrokerRegistration, MemberId};
+use super::registration::{BrokerIdentity, BrokerRegistration};
 
 /// A group of brokers that are believed to be there; there is at least one.
 #[derive(Debug, Clone)]
@@ -20,9 +20,9 @@ pub(super) struct GroupView<'a> {
 
 impl<'a> GroupView<'a> {
     /// All groups, in stable order.
-    pub(super) fn all(brokers: &BTreeMap<MemberId, &'a BrokerRegistration>) -> Vec<Self> {
+    pub(super) fn all(brokers: &BTreeMap<BrokerIdentity, &'a BrokerRegistration>) -> Vec<Self> {
         // Ordered by cluster, group and number, in which the master's is 0.
-        let members: Vec<(&MemberId, &BrokerRegistration)> =
+        let members: Vec<(&BrokerIdentity, &BrokerRegistration)> =
             brokers.iter().map(|(id, it)| (id, *it)).collect();
         let groups =
             members.chunk_by(|(one, _), (other, _)| one.cluster == other.cluster && one.group == other.group);

@@ -142,7 +142,6 @@ impl Disk {
     /// Throws log and index away; the index first, so that none is left that belongs to no log.
     pub(crate) fn empty(&self) -> Result<(), String> {
         drop(StateMachine::empty(self.kv.clone()).map_err(|error| error.to_string())?);
-        self.kv.persist().map_err(|error| error.to_string())?;
         kerolox_log::remove_log(&self.folder).map_err(|error| error.to_string())
     }
 }

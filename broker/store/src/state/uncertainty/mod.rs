@@ -59,6 +59,7 @@ mod settle;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::sync::Arc;
 
 use kerolox_core::acks::QueueAcks;
 use kerolox_core::lite::is_lite;
@@ -70,7 +71,7 @@ use super::keys;
 use super::queues::QueueTable;
 use super::table::{QueueId, StateTable};
 use crate::error::StoreError;
-use crate::kv::{KeyFamily, WriteOp};
+use crate::kv::{KeyFamily, Kv, WriteOp};
 
 /// The effect of damage on a queue of a state that was rebuilt from the rest of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,7 +130,12 @@ struct Uncertain {
 }
 
 impl DamageUncertainty {
-    /// Whether damage was passed and left an uncertainty.
+    /// It keeps nothing in the store.
+    pub(super) fn new(_: &Arc<dyn Kv>) -> Self {
+        Self::default()
+    }
+
+    /// Whether damage was passed and something is uncertain since.
     pub fn is_open(&self) -> bool {
         self.since_damage.is_some()
     }
