@@ -7,19 +7,18 @@ use std::time::{Duration, Instant};
 
 use kerolox_core::group::{Group, member_name};
 use kerolox_core::group_change::GroupChange;
-use kerolox_core::lite::is_lite;
-use kerolox_core::queue_offset::QueueOffset;
 use kerolox_core::topic::Topic;
 use kerolox_gateway::clients::{ClientSessions, FilterAnnouncements};
 use kerolox_gateway::refusal::Refusal;
 use kerolox_log::sabotage::is;
 use kerolox_proto::v2::Code;
 use kerolox_runtime::process::now_ms;
-use kerolox_store::{StateEvent, Store};
+use kerolox_store::Store;
 use parking_lot::RwLock;
 
 use super::acknowledged::AckJournal;
 use super::alarm::Alarm;
+use super::arrivals::{ByTopic, QueueArrivals};
 use super::lites::Lites;
 use super::subscription::TopicSubscription;
 use super::watch::{WatchedQueue, Watches};
@@ -30,10 +29,7 @@ use crate::metadata::{BrokerMetadata, ChangeError};
 use crate::refused::refused_by_store;
 use crate::wire;
 
-/// Active subscriptions by topic id and group id.
-type ByTopic = HashMap<u32, HashMap<u32, Arc<TopicSubscription>>>;
-
-/// The directory of subscriptions. A subscription becomes active when its group first requests messages of its topic.
+/// The directory of subscriptions. A subscription becomes active when its group first asks for messages of its topic.
 pub struct DeliveryDirectory {
     pub(super) log: LogClient,
     metadata: BrokerMetadata,
@@ -64,67 +60,6 @@ pub struct AutoGroups {
     pub made: CreationQuota,
     /// Maximum number of clients of all broadcast groups, each of which has its own cursor.
     pub members_max: usize,
-}
-
-/// Notifies active subscriptions of events in the store. It exists before the store does, because the store reports from
-/// its first record on.
-#[derive(Clone, Default)]
-pub struct QueueArrivals {
-    active: Arc<RwLock<ByTopic>>,
-    lites: Arc<Lites>,
-    watches: Arc<Watches>,
-}
-
-impl QueueArrivals {
-    /// Called on a thread of the store.
-    pub fn notice(&self, event: &StateEvent) {
-        let each = |topic_id: &u32, queue: &u32, act: &dyn Fn(&TopicSubscription)| {
-            if is_lite(*queue) {
-                return self.lites.each(*topic_id, *queue, act);
-            }
-            let active = self.active.read();
-            active
-                .get(topic_id)
-                .into_iter()
-                .flat_map(HashMap::values)
-                .for_each(|subscription| act(subscription));
-        };
-        match event {
-            StateEvent::Arrived { topic_id, queue, end } => {
-                each(topic_id, queue, &|s| s.extend(*queue, *end));
-                self.notice_lite(*topic_id, *queue);
-                self.watches.arrived(*topic_id, *queue);
-            }
-            StateEvent::Trimmed { topic_id, queue, min } => each(topic_id, queue, &|s| {
-                s.with(|engine| engine.expire_below(*queue, QueueOffset::new(*min)))
-            }),
-            StateEvent::Reopened { group_id, topic_id, queue, offset } => {
-                each(topic_id, queue, &|s| {
-                    if s.group_id() == *group_id {
-                        s.reopen(now_ms(), *queue, QueueOffset::new(*offset));
-                    }
-                });
-                self.notice_lite(*topic_id, *queue);
-            }
-            StateEvent::LiteCreated { topic_id, queue, name } => {
-                self.lites.directory.created(*topic_id, *queue, name)
-            }
-            StateEvent::LiteDropped { topic_id, queue, name } => {
-                self.lites.drop_queue(*topic_id, *queue);
-                self.lites.directory.dropped(*topic_id, *queue, name);
-            }
-            _ => {}
-        }
-    }
-}
-
-impl QueueArrivals {
-    /// A lite topic may have messages, whether or not it is active.
-    fn notice_lite(&self, topic_id: u32, queue: u32) {
-        if is_lite(queue) {
-            self.lites.directory.ready(topic_id, queue, None);
-        }
-    }
 }
 
 impl DeliveryDirectory {
