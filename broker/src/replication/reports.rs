@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kerolox_proto::kerolox::{ReportRequest, ReportResponse, StateMark, TenureEnd};
+use kerolox_proto::errors::RpcError;
+use kerolox_proto::kerolox::{ErrorKind, ReportRequest, ReportResponse, StateMark, TenureEnd};
 use kerolox_replication::{StateMemory, StateVerdict};
 use kerolox_runtime::reminder::LogReminder;
 use tonic::Status;

@@ -213,7 +213,7 @@ fn damage(damaged: &[String]) -> Vec<HealthCheck> {
     };
     let mut verdicts: Vec<HealthCheck> = damaged.iter().take(RANGES_SHOWN).map(show).collect();
     if let Some(more) = damaged.len().checked_sub(RANGES_SHOWN).filter(|more| *more > 0) {
-        let reason = format!("{more} more damaged ranges; see mqadmin store verify");
+        let reason = format!("{more} more damaged ranges; see kerolox-inspect verify");
         verdicts.push(HealthCheck::warning("log", reason));
     }
     verdicts
