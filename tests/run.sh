@@ -235,7 +235,8 @@ sdk_pass() { # SDK
 sdk_python() {
   local code=0 start=$SECONDS
   setup_python
-  run "$KEROLOX_PYTHON" -m pytest -p no:cacheprovider -v --tb=short "$@" tests/sdk/python || code=$?
+  run "$KEROLOX_BIN/with_cluster" \
+    "$KEROLOX_PYTHON" -m pytest -p no:cacheprovider -v --tb=short "$@" tests/sdk/python || code=$?
   finish "$(sdk_pass python)" "$(count '^sdk python: \([0-9]*\) passed.*')" \
     "$(count '^sdk python: [0-9]* passed, \([0-9]*\) failed$')" "$code" $((SECONDS - start))
 }
@@ -245,7 +246,7 @@ sdk_nodejs() {
   setup_nodejs
   # The SDK writes a log below the home directory: keep it out of the user's.
   mkdir -p "$output/logs/home"
-  run env HOME="$output/logs/home" NODE_PATH="$KEROLOX_NODE_MODULES" python3 tests/sdk/with_harness.py \
+  run env HOME="$output/logs/home" NODE_PATH="$KEROLOX_NODE_MODULES" "$KEROLOX_BIN/with_cluster" \
     node --test --test-reporter "$PWD/tests/sdk/nodejs/reporter.js" "$@" tests/sdk/nodejs/suite.js || code=$?
   finish "$(sdk_pass nodejs)" "$(count '^sdk nodejs: \([0-9]*\) passed.*')" \
     "$(count '^sdk nodejs: [0-9]* passed, \([0-9]*\) failed$')" "$code" $((SECONDS - start))
@@ -255,7 +256,7 @@ sdk_nodejs() {
 sdk_rust() {
   local code=0 start=$SECONDS
   run env CARGO_TARGET_DIR="$CARGO_TARGET_DIR-sdk" RUST_TEST_THREADS="${RUST_TEST_THREADS:-32}" \
-    python3 tests/sdk/with_harness.py \
+    "$KEROLOX_BIN/with_cluster" \
     cargo test --release --locked --manifest-path tests/sdk/rust/Cargo.toml --test suite -- "$@" || code=$?
   finish "$(sdk_pass rust)" "$(count '^test result: [^.]*\. \([0-9]*\) passed.*')" \
     "$(count '^test result: .* \([0-9]*\) failed;.*')" "$code" $((SECONDS - start))
@@ -265,7 +266,7 @@ sdk_rust() {
 sdk_java() {
   local code=0 start=$SECONDS
   setup_java
-  run python3 tests/sdk/with_harness.py \
+  run "$KEROLOX_BIN/with_cluster" \
     mvn -B -q -o -Dstyle.color=never -f tests/sdk/java/pom.xml -Dmaven.repo.local="$KEROLOX_MAVEN_REPOSITORY" \
     -Dkerolox.build="$output/java" -Dkerolox.logs="$output/logs/client" test "$@" || code=$?
   finish "$(sdk_pass java)" "$(count '^sdk java: \([0-9]*\) passed.*')" \
@@ -279,7 +280,7 @@ sdk_go() {
   setup_go
   run env "GOMODCACHE=$KEROLOX_GO/modules" "GOCACHE=$KEROLOX_GO/build" GOPROXY=off \
     "rocketmq.client.logRoot=$output/logs/client" rocketmq.client.logLevel=warn \
-    python3 tests/sdk/with_harness.py go -C tests/sdk/go test -count=1 -parallel 128 -timeout 5m "$@" || code=$?
+    "$KEROLOX_BIN/with_cluster" go -C tests/sdk/go test -count=1 -parallel 128 -timeout 5m "$@" || code=$?
   finish "$(sdk_pass go)" "$(count '^sdk go: \([0-9]*\) passed.*')" \
     "$(count '^sdk go: [0-9]* passed, \([0-9]*\) failed$')" "$code" $((SECONDS - start))
 }
@@ -385,7 +386,7 @@ figures_suite() {
   local code=0 start=$SECONDS
   setup_python
   run env KEROLOX_BIN="$CARGO_TARGET_DIR/release" PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
-    "$KEROLOX_PYTHON" tests/sdk/python/figures.py "$@" || code=$?
+    "$CARGO_TARGET_DIR/release/with_cluster" "$KEROLOX_PYTHON" tests/sdk/python/figures.py "$@" || code=$?
   local shown; shown="$(count '^figures: \([0-9]*\) passed.*')"
   local program
   for program in delivery lateness lite halves replicas client_rate; do

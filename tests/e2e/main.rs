@@ -11,6 +11,7 @@ mod broken_answers;
 mod calls_at_other_servers;
 mod changing_broker_groups;
 mod clock_leaps;
+mod cluster_server;
 mod config_files;
 mod connections;
 mod consumer_settings;

@@ -17,7 +17,7 @@ use crate::kept_logs::keep_log;
 /// How long a server may take until it serves.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// How long a server may take to end.
-const STOP_LIMIT: Duration = Duration::from_secs(10);
+const STOP_LIMIT: Duration = Duration::from_secs(15);
 /// How long a health probe may take.
 const PROBE_LIMIT: Duration = Duration::from_secs(10);
 /// Lines of the log that an error shows.
@@ -211,7 +211,7 @@ impl ServerProcess {
     /// Asks the process to end (SIGTERM) and waits until it has.
     ///
     /// # Errors
-    /// When it does not run, or does not end well within ten seconds; it is killed then.
+    /// When it does not run, or does not end well within 15 seconds; it is killed then.
     pub fn stop(&mut self) -> Result<()> {
         let asked = self.signal("TERM");
         let child = self.child.as_mut().with_context(|| format!("the {} does not run", self.name))?;

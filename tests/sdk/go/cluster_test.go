@@ -111,7 +111,7 @@ func (c *cluster) run(command string, arguments ...string) ([]byte, error) {
 	return exec.Command(program, full...).CombinedOutput()
 }
 
-// One request to tests/sdk/with_harness.py, which owns the servers.
+// One request to tests/src/cluster_server/mod.rs, which owns the servers.
 func harness(line string) []byte {
 	connection, err := net.Dial("tcp", os.Getenv("KEROLOX_HARNESS"))
 	must(err)

@@ -24,7 +24,7 @@ const SILENT = { info() {}, warn() {}, error() {}, debug() {} };
 
 const runFile = promisify(execFile);
 
-// One request to tests/sdk/with_harness.py, which owns the servers.
+// One request to tests/src/cluster_server/mod.rs, which owns the servers.
 function harness(line) {
   const [host, port] = process.env.KEROLOX_HARNESS.split(':');
   return new Promise((resolve, reject) => {

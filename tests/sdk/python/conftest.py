@@ -12,18 +12,19 @@ if _kept:
     os.makedirs(_kept, exist_ok=True)
 _home = tempfile.mkdtemp(prefix="kerolox-sdk-home-", dir=_kept)
 os.environ["HOME"] = _home
-sys.path[:0] = [os.path.dirname(__file__), os.path.dirname(os.path.dirname(__file__))]
+sys.path.insert(0, os.path.dirname(__file__))
 
 import pytest  # noqa: E402
 
-import harness  # noqa: E402
+import clusters  # noqa: E402
 import sdk  # noqa: E402
+import servers  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def cluster():
     """A nameserver and a broker whose check-backs come every 2 s."""
-    started = harness.Cluster()
+    started = clusters.Cluster()
     yield started
     started.close()
 
@@ -31,7 +32,7 @@ def cluster():
 @pytest.fixture(scope="module")
 def standalone():
     """One process with everything in it."""
-    started = harness.Cluster(standalone=True)
+    started = clusters.Cluster("standalone")
     yield started
     started.close()
 
@@ -72,12 +73,11 @@ def clients():
 def pytest_runtest_makereport(item, call):
     report = (yield).get_result()
     if report.failed:
-        for name, tail in harness.live_logs():
-            report.sections.append((f"end of the log of {name}", tail))
+        for tails in servers.harness("logs")["logs"]:
+            report.sections.append(("ends of the logs of a cluster", tails))
 
 
 def pytest_sessionfinish():
-    harness.kill_all()
     if not _kept:
         shutil.rmtree(_home, ignore_errors=True)
 

@@ -9,9 +9,8 @@ import time
 
 _home = tempfile.mkdtemp(prefix="kerolox-figures-home-")
 os.environ["HOME"] = _home
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-import harness  # noqa: E402
+import clusters  # noqa: E402
 import sdk  # noqa: E402
 from raw import RawClient  # noqa: E402
 
@@ -29,7 +28,7 @@ def first_answer(server):
 
 
 def resident_mib(server):
-    with open(f"/proc/{server.process.pid}/status") as status:
+    with open(f"/proc/{server.pid()}/status") as status:
         for line in status:
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) / 1024
@@ -47,7 +46,7 @@ def python_rate(address, topic):
 
 
 def main():
-    cluster = harness.Cluster()
+    cluster = clusters.Cluster()
     try:
         topic = cluster.create_topic(queues=4)
         for server in (cluster.nameserver, cluster.broker):
@@ -58,7 +57,7 @@ def main():
         for server in (cluster.nameserver, cluster.broker):
             print(f"{server.name}: {resident_mib(server):.0f} MiB resident while idle")
         print(f"Python producer: {python_rate(cluster.access_point, topic):.0f} messages/s, one after the other, 100 B")
-        rate = [str(harness.BIN / "rate"), "--address", cluster.access_point, "--topic", topic]
+        rate = [clusters.program("rate"), "--address", cluster.access_point, "--topic", topic]
         for concurrent in ("1", "64"):
             done = subprocess.run([*rate, "--concurrent", concurrent], capture_output=True, text=True, check=True)
             print(f"Rust producer: {done.stdout.strip()}")

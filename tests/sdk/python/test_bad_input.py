@@ -33,10 +33,10 @@ def group(cluster):
 @pytest.fixture
 def broker(cluster, topic):
     """A raw connection; afterwards the broker must still be the same process and take messages."""
-    pid = cluster.broker.process.pid
+    pid = cluster.broker.pid()
     with RawClient(cluster.broker.address) as client:
         yield client
-        assert cluster.broker.is_running() and cluster.broker.process.pid == pid, cluster.broker.tail()
+        assert cluster.broker.pid() == pid
         assert client.send(message(topic)).status.code == Code.OK
 
 

@@ -5,14 +5,14 @@ import time
 import pytest
 from rocketmq.v5.exception import ClientException
 
-import harness
+import clusters
 import sdk
 
 
-@pytest.fixture(params=["nameserver and broker", "standalone"])
+@pytest.fixture(params=["cluster", "standalone"])
 def cluster(request):
     """A cluster of its own for every test: it is going to be hurt."""
-    started = harness.Cluster(standalone=request.param == "standalone")
+    started = clusters.Cluster(request.param)
     yield started
     started.close()
 

@@ -5,14 +5,14 @@ import time
 
 import pytest
 
-import harness
+import clusters
 import sdk
 
 
 @pytest.fixture
 def cluster():
     """A group of its own for every test: it is going to be hurt. An election passes before the first check-back."""
-    started = harness.Cluster(members=3, first_check="8s")
+    started = clusters.Cluster("group 3")
     yield started
     started.close()
 

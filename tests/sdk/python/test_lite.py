@@ -6,13 +6,13 @@ import pytest
 from rocketmq import ConsumeResult, LitePushConsumer, LiteSimpleConsumer, MessageListener
 from rocketmq.v5.exception import LiteSubscriptionQuotaExceededException
 
-import harness
+import clusters
 import sdk
 
 
 def in_order(bodies):
     """The SDK sends to all broker groups in turn, and each has a queue for a lite topic: several keep the order each for itself."""
-    return bodies if harness.GROUPS == 1 else sorted(bodies)
+    return bodies if clusters.GROUPS == 1 else sorted(bodies)
 
 
 def lite_message(topic, name, body):

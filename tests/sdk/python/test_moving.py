@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-import harness
+import clusters
 import sdk
 from test_failover import Sending
 
@@ -15,7 +15,7 @@ ROUTE_AGE = "35s"
 
 @pytest.fixture
 def cluster():
-    started = harness.Cluster()
+    started = clusters.Cluster()
     yield started
     started.close()
 
@@ -44,9 +44,7 @@ class Receiving(threading.Thread):
 
 def add_group(cluster, name):
     """Starts another broker group with the topics and consumer groups of the first one."""
-    arguments = ["broker", "--cluster", harness.CLUSTER, "--group", name, "--nameserver", cluster.nameserver.address]
-    broker = harness.Server(name, arguments, cluster.directory).start()
-    cluster.brokers.append(broker)
+    cluster.start_group(name)
     cluster.mqadmin("addBrokerGroup", "-b", name)
 
 
@@ -63,7 +61,7 @@ def test_clients_move_to_another_broker_group_without_a_failed_send_or_a_lost_me
     while left is None or left.returncode != 0:
         assert time.monotonic() < deadline, f"{left.stdout}{left.stderr}"
         time.sleep(1)
-        left = harness.run_mqadmin(
+        left = clusters.run_mqadmin(
             "removeBrokerGroup", "-n", cluster.access_point, "-b", "broker-a", "--route-age", ROUTE_AGE, "-y"
         )
     cluster.broker.stop()

@@ -5,6 +5,7 @@ import time
 import pytest
 from rocketmq.v5.exception import BadRequestException, NotFoundException
 
+import clusters
 import sdk
 
 
@@ -52,8 +53,7 @@ def test_a_recalled_message_never_comes(cluster, clients):
 
 
 def test_scheduled_messages_survive_a_crash(clients):
-    import harness
-    cluster = harness.Cluster()
+    cluster = clusters.Cluster()
     try:
         topic, group = cluster.create_topic("DELAY"), cluster.create_group()
         producer = clients.producer(cluster.access_point, topic)

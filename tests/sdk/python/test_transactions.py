@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-import harness
 import sdk
+import servers
 
 
 @pytest.fixture
@@ -110,5 +110,5 @@ def start_doomed_producer(address, topic, body):
     line = process.stdout.readline()
     if line != "half message sent\n":
         process.kill()
-        raise AssertionError(f"the producer process did not send: {line!r}\n{harness.live_logs()}")
+        raise AssertionError(f"the producer process did not send: {line!r}\n{servers.harness('logs')}")
     return process

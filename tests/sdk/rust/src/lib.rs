@@ -40,9 +40,9 @@ pub struct Cluster {
     broker: String,
 }
 
-/// One request to tests/sdk/with_harness.py, which owns the servers.
+/// One request to tests/src/cluster_server/mod.rs, which owns the servers.
 fn harness(line: &str) -> Value {
-    let address = std::env::var("KEROLOX_HARNESS").expect("the tests run under tests/sdk/with_harness.py");
+    let address = std::env::var("KEROLOX_HARNESS").expect("the tests run under the program with_cluster");
     let mut stream = TcpStream::connect(address).expect("the harness listens");
     writeln!(stream, "{line}").expect("the harness reads");
     let mut answer = String::new();

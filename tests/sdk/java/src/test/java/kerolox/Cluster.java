@@ -123,7 +123,7 @@ final class Cluster {
         }
     }
 
-    /** One request to tests/sdk/with_harness.py, which owns the servers. */
+    /** One request to tests/src/cluster_server/mod.rs, which owns the servers. */
     private static String harness(String line) {
         var address = System.getenv("KEROLOX_HARNESS").split(":");
         try (var socket = new Socket(address[0], Integer.parseInt(address[1]))) {
@@ -137,7 +137,7 @@ final class Cluster {
     }
 
     static String field(String answer, String name) {
-        var found = Pattern.compile('"' + name + "\": \"?([^\",}]+)").matcher(answer);
+        var found = Pattern.compile('"' + name + "\": *\"?([^\",}]+)").matcher(answer);
         if (!found.find()) throw new AssertionError("no " + name + " in " + answer);
         return found.group(1);
     }
