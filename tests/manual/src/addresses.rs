@@ -1,6 +1,7 @@
 //! Addresses as pages print them, and the free ones that take their place, so that pages run beside each other and beside whatever else
 //! listens on this machine.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 use std::sync::{Mutex, PoisonError};
@@ -28,8 +29,8 @@ impl PageAddresses {
     /// When no port is free.
     pub(crate) fn filled_in(&mut self, text: &str) -> Result<String> {
         for port in ports(text) {
-            if !self.ports.contains_key(&port) {
-                self.ports.insert(port, free_port()?.to_string());
+            if let Entry::Vacant(port) = self.ports.entry(port) {
+                port.insert(free_port()?.to_string());
             }
         }
         Ok(replaced(text, |port| self.ports.get(port).cloned()))

@@ -17,10 +17,15 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 pub(crate) const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 /// Longest until a server takes connections.
 const LISTEN_LIMIT: Duration = Duration::from_secs(60);
+/// Longest until it says in its terminal that it serves; it takes connections before. One that writes elsewhere, or waits for others,
+/// does not say so.
+const SERVE_LIMIT: Duration = Duration::from_secs(10);
 /// Pause between two looks at what has to come.
 pub(crate) const LOOK_PAUSE: Duration = Duration::from_millis(100);
-/// Marks the processes of a page, so that all of them can be found at its end.
-const MARK: &str = "KEROLOX_MANUAL_PAGE";
+/// Marks the processes of a page by its folder, so that all of them can be found at its end.
+const PAGE_MARK: &str = "KEROLOX_MANUAL_PAGE";
+/// Marks the processes of a run by the number of its process.
+const RUN_MARK: &str = "KEROLOX_MANUAL_RUN";
 
 /// Where the shells of a page run: its folder, what is beside it, and the environment.
 #[derive(Debug)]
@@ -37,21 +42,34 @@ impl PagePlace {
         let mut command = Command::new("bash");
         command.args(["--noprofile", "--norc"]).current_dir(&self.home).env_clear();
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command.env("HOME", &self.home).env(MARK, &self.home);
+        command
+            .env("HOME", &self.home)
+            .env(PAGE_MARK, &self.home)
+            .env(RUN_MARK, std::process::id().to_string());
         command
     }
 
     /// Kills every process that was started in a shell of this page.
     pub(crate) fn kill_all(&self) {
-        let mark = format!("{MARK}={}", self.home.display()).into_bytes();
-        let Ok(entries) = fs::read_dir("/proc") else { return };
-        for entry in entries.flatten() {
-            let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
-            let Some(process) = number.and_then(Pid::from_raw) else { continue };
-            let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
-            if environment.split(|&byte| byte == 0).any(|variable| variable == mark) {
-                let _ = kill_process(process, Signal::KILL);
-            }
+        kill_marked(PAGE_MARK, &self.home.to_string_lossy());
+    }
+}
+
+/// Kills every process that was started by this run.
+pub(crate) fn kill_run() {
+    kill_marked(RUN_MARK, &std::process::id().to_string());
+}
+
+/// Kills the processes that have a variable with this value in their environment.
+fn kill_marked(variable: &str, value: &str) {
+    let mark = format!("{variable}={value}").into_bytes();
+    let Ok(entries) = fs::read_dir("/proc") else { return };
+    for entry in entries.flatten() {
+        let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        let Some(process) = number.and_then(Pid::from_raw) else { continue };
+        let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+        if environment.split(|&byte| byte == 0).any(|each| each == mark) {
+            let _ = kill_process(process, Signal::KILL);
         }
     }
 }
@@ -146,7 +164,7 @@ pub(crate) struct PageTerminal {
 }
 
 impl PageTerminal {
-    /// Starts a command in a new terminal, and waits until its servers take connections.
+    /// Starts a command in a new terminal, and waits until its servers take connections, and a while for them to say that they serve.
     ///
     /// # Errors
     /// When it ends before that, or they do not within a minute.
@@ -179,6 +197,11 @@ impl PageTerminal {
             if begun.elapsed() > LISTEN_LIMIT {
                 bail!("nothing listens on {address}:\n{}", self.text());
             }
+            thread::sleep(LOOK_PAUSE);
+        }
+        let listens = Instant::now();
+        let says_so = |text: String| text.lines().skip(self.shown).any(|line| line.ends_with(address));
+        while listens.elapsed() < SERVE_LIMIT && !says_so(self.text()) {
             thread::sleep(LOOK_PAUSE);
         }
         Ok(())

@@ -6,9 +6,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::blocks::{FencedBlock, Purpose, blocks};
 use crate::page_run::{self, PageFigures};
+use crate::shell::kill_run;
 use crate::{book, stand_ins};
 
 /// A page with blocks that run.
@@ -29,6 +31,7 @@ struct PageResult {
 /// # Errors
 /// When the manual cannot be read, or no page has such a name.
 pub(crate) fn run(words: &[String], jobs: usize) -> Result<bool> {
+    end_with_signals()?;
     let waiting = Mutex::new(runnable(words)?.into_iter());
     let results = Mutex::new(Vec::new());
     thread::scope(|scope| {
@@ -56,6 +59,26 @@ pub(crate) fn run(words: &[String], jobs: usize) -> Result<bool> {
         passed.len()
     );
     Ok(failed == 0)
+}
+
+/// Has SIGINT and SIGTERM end what the pages started: shells and terminals are process groups of their own.
+fn end_with_signals() -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut interrupt, mut terminate) = {
+        let _context = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        });
+        kill_run();
+        std::process::exit(1);
+    });
+    Ok(())
 }
 
 /// The pages to run, without those whose SDK is not set up.
