@@ -55,7 +55,7 @@ pub(crate) fn listened_to(command: &str) -> Vec<String> {
         .collect()
 }
 
-/// A port that nobody listens on, and that no other page was given.
+/// A free port that no other page was given.
 fn free_port() -> Result<u16> {
     let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
     // Runs at a time begin at different places.

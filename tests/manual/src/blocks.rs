@@ -21,7 +21,7 @@ pub(crate) enum Purpose {
     Shown,
     /// It becomes a file.
     File(String),
-    /// Commands whose outputs nobody compares.
+    /// Commands whose outputs are not compared.
     Script { terminal: Option<String> },
     /// Commands with their outputs.
     Session { terminal: Option<String>, last_exit: i32, is_repeated: bool },

@@ -3,7 +3,7 @@
 /// Stands for what differs from run to run.
 const ANYTHING: char = '…';
 
-/// Whether these lines are what is expected.
+/// Whether these lines are as expected.
 pub(crate) fn fits(expected: &[String], actual: &[String]) -> bool {
     let Some((first, rest)) = expected.split_first() else { return actual.is_empty() };
     if first.trim() == "…" {
@@ -12,7 +12,7 @@ pub(crate) fn fits(expected: &[String], actual: &[String]) -> bool {
     actual.split_first().is_some_and(|(line, others)| line_fits(first, line) && fits(rest, others))
 }
 
-/// Whether these lines begin with what is expected, and how many of them are that.
+/// How many of these lines, from the first on, are as expected; nothing when none are.
 pub(crate) fn beginning_fits(expected: &[String], actual: &[String]) -> Option<usize> {
     (0..=actual.len()).find(|&taken| fits(expected, &actual[..taken]))
 }

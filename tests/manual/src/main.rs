@@ -66,7 +66,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints what is wrong with the manual; true when nothing is.
+/// Prints complaints about the manual; true when there are none.
 fn checked() -> Result<bool> {
     let found = check::check()?;
     for complaint in &found.complaints {

@@ -27,7 +27,7 @@ const PAGE_MARK: &str = "KEROLOX_MANUAL_PAGE";
 /// Marks the processes of a run by the number of its process.
 const RUN_MARK: &str = "KEROLOX_MANUAL_RUN";
 
-/// Where the shells of a page run: its folder, what is beside it, and the environment.
+/// Where the shells of a page run: its folder, the one beside it, and the environment.
 #[derive(Debug)]
 pub(crate) struct PagePlace {
     /// Folder and home of the page.
