@@ -32,6 +32,8 @@
 #                                     attacks on a broker that the kernel holds to 256 MiB and 1,024 open files, alone and in a
 #                                     group of three, beside a quiet client, on a full disk and while the index is made;
 #                                     needs root
+#   tests/run.sh manual [PAGE...]     builds the manual in deploy/manual, follows its links, and runs the programs of its pages, or of the
+#                                     pages with one of these words in their path, against real processes
 #   tests/run.sh powercut [--seeds N] [--seed S] [--trace]
 #                                     power cuts of a simulated machine under the real storage engine
 #   tests/run.sh powercut --real N [--seed S] [--sabotage SWITCH]
@@ -58,10 +60,10 @@ cd "$kerolox_root"
 
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"; }
 
-suites=(unit e2e conformance sdk client cli crash transactions money chaos hostile powercut sim)
+suites=(unit e2e conformance sdk client cli manual crash transactions money chaos hostile powercut sim)
 if [ $# -gt 0 ]; then
   case "$1" in
-    unit | e2e | conformance | sdk | client | cli | crash | transactions | money | chaos | hostile | powercut | sim | sabotage | bench | figures | evidence) suites=("$1"); shift ;;
+    unit | e2e | conformance | sdk | client | cli | manual | crash | transactions | money | chaos | hostile | powercut | sim | sabotage | bench | figures | evidence) suites=("$1"); shift ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;
   esac
@@ -329,6 +331,17 @@ cli_suite() {
   run "$CARGO_TARGET_DIR/release/cli" "$@" || code=$?
   finish cli $((good + $(count '^cli: .*: \([0-9]*\) passed.*'))) \
     $((bad + $(count '^cli: .*, \([0-9]*\) failed$'))) "$code" $((SECONDS - start))
+}
+
+manual_suite() {
+  local code=0 start=$SECONDS program="$CARGO_TARGET_DIR/release/kerolox-manual"
+  setup_python
+  setup_java
+  setup_go
+  run "$program" check || code=$?
+  if [ "$code" = 0 ]; then run "$program" run "$@" || code=$?; fi
+  finish manual "$(count '^manual: .*: \([0-9]*\) passed.*')" \
+    "$(count '^manual: .*, \([0-9]*\) failed$')" "$code" $((SECONDS - start))
 }
 
 chaos_suite() {
