@@ -125,7 +125,7 @@ impl Broker {
     }
 
     /// Opens the store, recovering from a crash if necessary, and serves until `shutdown` is requested; then ends all calls,
-    /// closes the store and returns. A member of a replicated group hands its reign over first. `ready` is called once clients
+    /// closes the store and returns. A member of a replicated group hands its leadership over first. `ready` is called once clients
     /// can be served: reachable nameservers know this broker by then. Until then callers wait a moment, and are told to retry
     /// when it takes longer.
     ///
@@ -166,7 +166,7 @@ impl Broker {
         let replication = group.clone().map(|group| ReplicationService::server(group, health.store.clone()));
         let role = group.as_ref().map(|group| group.watch_role());
         let door = AdmissionGate::closed(health.opening.clone(), health.store.clone(), role, replication);
-        // Clients are served until the reign is handed over.
+        // Clients are served until leadership is handed over.
         let closing = ShutdownSignal::new();
         let server = stack::server(listener.connections().memory()).serve_with_incoming_shutdown(
             door.clone(),

@@ -65,7 +65,7 @@ impl BrokerHealth {
             repairs: store
                 .map(|store| store.repairs().iter().map(ToString::to_string).collect())
                 .unwrap_or_default(),
-            // Only a master checks its disk; observations from an earlier reign do not count.
+            // Only a master checks its disk; observations from an earlier epoch do not count.
             is_room_short: self.room.is_short() && standing.is_none_or(GroupStanding::leads),
             lost: self.losses.all().to_string(),
             clock_leap_ms: self.clock.get().and_then(|clock| clock.doubted_ms()),

@@ -28,22 +28,29 @@ pub struct LogClient {
     ack_timeout: Duration,
     min_in_sync: usize,
     /// Leadership of a member of a replicated group.
-    reign: Option<Arc<Leadership>>,
+    leadership: Option<Arc<Leadership>>,
     space: DiskSpace,
 }
 
 impl LogClient {
-    /// A client of the log of `store`, for a reign if this broker is a member of a replicated group. Messages are refused while
+    /// A client of the log of `store`, for one leadership if this broker is a member of a replicated group. Messages are refused while
     /// disk `space` is short.
     pub(crate) fn new(
         store: Arc<Store>,
         config: &BrokerConfig,
         space: DiskSpace,
-        reign: Option<Arc<Leadership>>,
+        leadership: Option<Arc<Leadership>>,
     ) -> Self {
         let durability = AckDurability { flush: config.log.flush(), replicas: config.replication.replicas() };
         let ack_timeout = config.replication.ack_timeout.duration();
-        Self { store, durability, ack_timeout, min_in_sync: config.replication.min_in_sync, reign, space }
+        Self {
+            store,
+            durability,
+            ack_timeout,
+            min_in_sync: config.replication.min_in_sync,
+            leadership,
+            space,
+        }
     }
 
     /// The store, for look-ups.
@@ -76,7 +83,7 @@ impl LogClient {
         &self,
         answer: oneshot::Receiver<Result<T, ProposeError>>,
     ) -> impl Future<Output = Result<T, LogRefusal>> + Send + use<T> {
-        let patience = self.reign.is_some().then_some(self.ack_timeout);
+        let patience = self.leadership.is_some().then_some(self.ack_timeout);
         async move {
             let answer = match patience {
                 Some(patience) => match tokio::time::timeout(patience, answer).await {
@@ -91,11 +98,11 @@ impl LogClient {
 
     /// Why records that must be kept cannot be accepted, as far as that is known beforehand.
     fn refusal(&self) -> Option<ProposeError> {
-        let reign = self.reign.as_ref()?;
-        if reign.over.is_requested() {
+        let leadership = self.leadership.as_ref()?;
+        if leadership.over.is_requested() {
             return Some(ProposeError::NotMaster);
         }
-        let in_sync = reign.in_sync_len();
+        let in_sync = leadership.in_sync_len();
         (in_sync < self.min_in_sync).then_some(ProposeError::NotInSync { in_sync, needed: self.min_in_sync })
     }
 
@@ -105,7 +112,7 @@ impl LogClient {
     /// # Errors
     /// It is not.
     pub fn check_rule(&self) -> Result<(), LogRefusal> {
-        let is_over = self.reign.as_ref().is_some_and(|reign| reign.over.is_requested());
+        let is_over = self.leadership.as_ref().is_some_and(|leadership| leadership.over.is_requested());
         if is_over || !self.store.rules() {
             return Err(ProposeError::NotMaster.into());
         }

@@ -11,20 +11,20 @@ use crate::replication::{Leadership, RemoteRead};
 pub(crate) struct MessageReader {
     store: Arc<Store>,
     /// Leadership of a member of a replicated group.
-    reign: Option<Arc<Leadership>>,
+    leadership: Option<Arc<Leadership>>,
 }
 
 impl MessageReader {
-    /// A reader of the messages of `store`, and of those of its slaves in a reign.
-    pub(crate) fn new(store: Arc<Store>, reign: Option<Arc<Leadership>>) -> Self {
-        Self { store, reign }
+    /// A reader of the messages of `store`, and of those of its slaves while it leads.
+    pub(crate) fn new(store: Arc<Store>, leadership: Option<Arc<Leadership>>) -> Self {
+        Self { store, leadership }
     }
 
     /// The messages of entries, each as from [`Store::read_entry`]. In a replicated group, messages that are damaged here are
     /// read at a slave, and so are old ones if the operator chose that.
     pub(crate) async fn read_entries(&self, entries: &[Option<QueueEntry>]) -> Vec<ReadMessage> {
-        let far: Vec<QueueEntry> = match &self.reign {
-            Some(reign) if reign.reads_far_back_elsewhere() => {
+        let far: Vec<QueueEntry> = match &self.leadership {
+            Some(leadership) if leadership.reads_far_back_elsewhere() => {
                 entries.iter().flatten().filter(|entry| !self.store.is_hot(entry.position)).copied().collect()
             }
             _ => Vec::new(),
@@ -51,8 +51,8 @@ impl MessageReader {
     }
 
     async fn read_elsewhere(&self, entries: &[QueueEntry]) -> RemoteRead {
-        match &self.reign {
-            Some(reign) if !entries.is_empty() => reign.read_elsewhere(entries).await,
+        match &self.leadership {
+            Some(leadership) if !entries.is_empty() => leadership.read_elsewhere(entries).await,
             _ => RemoteRead::default(),
         }
     }

@@ -200,15 +200,16 @@ impl Parts {
         }
     }
 
-    /// Starts all tasks of a master over `store`, and lets clients in; [`Self::ready`] completes when nameservers know. `reign`
+    /// Starts all tasks of a master over `store`, and lets clients in; [`Self::ready`] completes when nameservers know. `leadership`
     /// is absent for a broker that is no member of a replicated group.
-    pub(crate) fn serve(&self, store: Arc<Store>, reign: Option<Arc<Leadership>>) -> Serving {
+    pub(crate) fn serve(&self, store: Arc<Store>, leadership: Option<Arc<Leadership>>) -> Serving {
         let config = &self.config;
         // A leadership is ended by its member, that of a standalone broker with the process.
-        let over = reign.as_ref().map_or_else(|| self.shutdown.of_part(), |reign| reign.over.clone());
+        let over =
+            leadership.as_ref().map_or_else(|| self.shutdown.of_part(), |leadership| leadership.over.clone());
         let room = self.health.room.clone();
-        let reader = MessageReader::new(store.clone(), reign.clone());
-        let log = LogClient::new(store.clone(), config, room.clone(), reign);
+        let reader = MessageReader::new(store.clone(), leadership.clone());
+        let log = LogClient::new(store.clone(), config, room.clone(), leadership);
         let (metadata, changes) = BrokerMetadata::new(log.clone(), config.topics.default_queues);
         let heard = self.news.renew();
         let progress = ProgressLog::default();

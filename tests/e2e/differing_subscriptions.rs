@@ -258,7 +258,7 @@ async fn a_new_master_passes_nothing_over_before_it_knows_the_members() {
     let servers = group(3, &[], &[]).await;
     create(&servers, TOPIC, "NORMAL").await;
     let owner = ["broker-a"];
-    // The first reign has waited for members for long enough.
+    // The first epoch has waited for members for long enough.
     tokio::time::sleep(Duration::from_secs(12)).await;
     let old = master(&servers).await;
     let slave = (0..3).find(|broker| *broker != old).unwrap();

@@ -223,8 +223,8 @@ impl InSyncTracker {
         let quorum = held.len().checked_sub(needed).and_then(|at| held.get(at)).copied().unwrap_or(u64::MAX);
         // A majority that has only records of earlier leaderships does not prevent the election of a member with others in
         // their place; a majority that has the record which opened this leadership does.
-        let in_reign = |position: u64| if position < self.opened { 0 } else { position };
-        let (all, quorum) = (in_reign(all), in_reign(quorum));
+        let in_epoch = |position: u64| if position < self.opened { 0 } else { position };
+        let (all, quorum) = (in_epoch(all), in_epoch(quorum));
         ConfirmedPositions { all, quorum, high_watermark: if by_majority { quorum } else { all } }
     }
 
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn alone_everything_is_confirmed_and_the_reign_has_no_end() {
+    fn alone_everything_is_confirmed_and_the_leadership_has_no_end() {
         let mut leader = leader(&[1], false);
         assert_eq!(
             leader.confirmed(),

@@ -27,7 +27,7 @@
 //! of changes at once. `nameserver/controller` decides: when the master is silent, the group's epoch grows; members
 //! promise it, durably, and say how far their logs go; the best one in sync is appointed. Before it rules it waits
 //! until the leases that it gave have ended, unless the old master handed over. A process that was started since
-//! does not go on with its reign. Members remember the newest state and in-sync set that they went by, and report
+//! does not go on leading. Members remember the newest state and in-sync set that they went by, and report
 //! them (`controller/src/mark.rs`): a controller that does not know that state, because its data were lost or are
 //! an older copy, asks all members of the newest set before it goes on, above what they know. Which state a member
 //! takes is decided in `broker/replication/src/allegiance.rs`; what an election by force loses is in

@@ -18,14 +18,14 @@ pub struct ReplicationConfig {
     /// A slave that has not held everything for this long leaves the in-sync set; until then acknowledgements wait for
     /// it.
     pub slave_timeout: TimeSpan,
-    /// How long a master is sure of its reign after it last heard from its slaves. A newly elected one waits for as
+    /// How long a master is sure of its leadership after it last heard from its slaves. A newly elected one waits for as
     /// long.
     pub lease: TimeSpan,
     /// How long an acknowledgement may wait for slaves before the client is told that the outcome is unknown.
     pub ack_timeout: TimeSpan,
     /// How often a broker reports to the controller.
     pub report_interval: TimeSpan,
-    /// Maximum time that a stopping broker takes to hand its reign over.
+    /// Maximum time that a stopping broker takes to hand its leadership over.
     pub hand_over_timeout: TimeSpan,
     /// Read messages that are no longer in the master's memory at a slave, so that consumers with a long backlog do not keep
     /// the master's disk busy; leases and acknowledgements stay with the master. Damaged messages are read at slaves in any

@@ -3,7 +3,7 @@
 //! # Hand over
 //!
 //! A broker that is stopped lets nobody in (`rpc/admission.rs` holds the calls), waits until everything is
-//! confirmed, gives its reign up, follows the new master, and passes on the calls that it held. Slaves are access
+//! confirmed, gives up its leadership, follows the new master, and passes on the calls that it held. Slaves are access
 //! points: they pass everything on to their master.
 
 use kerolox_proto::errors::RpcError;

@@ -16,7 +16,7 @@
 //! `broker/src/replication/driver.rs` gives it inputs from all threads and carries out its effects, `roles.rs` is
 //! the one task that ends a duty before it begins the next; a store is parked (`store/src/standby_log.rs`) until it
 //! rules (`leading.rs`). What a master serves is in `serving.rs`, what it does by itself in `leader_tasks.rs`; both
-//! are begun anew with each reign.
+//! are begun anew with each epoch.
 
 mod copying;
 mod driver;

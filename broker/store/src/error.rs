@@ -81,7 +81,7 @@ pub enum ProposeError {
     /// This member is not the master of the broker group; nothing was stored.
     #[error("this broker is not the master of its group at the moment; try again")]
     NotMaster,
-    /// The reign ended before enough members of the broker group had the record: its outcome is unknown.
+    /// The leadership ended before enough members of the broker group had the record: its outcome is unknown.
     #[error(
         "another member became the master of this broker group before it was confirmed, so the outcome is unknown; query the message to find out"
     )]

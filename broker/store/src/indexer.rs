@@ -231,7 +231,7 @@ impl Indexer {
         }
     }
 
-    /// Ends the reign: the outcome of unconfirmed records is unknown here.
+    /// Ends the leadership: the outcome of unconfirmed records is unknown here.
     fn give_up(&mut self) {
         for waiting in self.waiting.drain(..) {
             if let Waiting::Batch(batch) = waiting {

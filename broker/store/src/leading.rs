@@ -14,12 +14,12 @@ use crate::state::{StateEvent, StateMachine};
 use crate::store::{Store, spawn};
 use crate::writer::{self, Work, Writer};
 
-/// Notifies when all records from before a reign are applied; closed without a message when the reign ends first.
+/// Notifies when all records from before an epoch are applied; closed without a message when leadership ends first.
 pub type Settled = mpsc::Receiver<()>;
 
 impl Store {
     /// Begins to rule alone: everything in the log is confirmed. The index is brought up to date, over damage if there is some,
-    /// before this returns. With `epoch`, the reign begins with a record of it.
+    /// before this returns. With `epoch`, the epoch begins with a record of it.
     ///
     /// # Errors
     /// [`StoreError`]
@@ -29,10 +29,10 @@ impl Store {
         let mut folded = catch_up(shared, opening)?;
         if shared.read_state().broker().is_empty() {
             // A new log, or one whose first record is damaged.
-            self.open_reign(&mut log, epoch.unwrap_or(1))?;
+            self.open_epoch(&mut log, epoch.unwrap_or(1))?;
             folded += catch_up(shared, opening)?;
         } else if let Some(epoch) = epoch {
-            self.open_reign(&mut log, epoch)?;
+            self.open_epoch(&mut log, epoch)?;
             folded += catch_up(shared, opening)?;
         }
         self.check_owner()?;
@@ -48,7 +48,7 @@ impl Store {
         self.start(log, epoch, last_ms, CommitStatus::ALONE).map(drop)
     }
 
-    /// Begins to rule: appends the record that opens the reign, and accepts proposals. The records in the log, and that record,
+    /// Begins to lead: appends the record that opens the epoch, and accepts proposals. The records in the log, and that record,
     /// are applied when [`Self::confirm`] reports that the in-sync set has them. Returns the end of the record, and the
     /// receiver that is notified once it is applied.
     ///
@@ -62,7 +62,7 @@ impl Store {
             "epoch {epoch} is led, and the log has a record of epoch {}",
             newest.epoch
         );
-        self.open_reign(&mut log, epoch)?;
+        self.open_epoch(&mut log, epoch)?;
         let opened = log.end();
         let last_ms = newest.store_ms.max(self.shared.now_ms());
         Ok((opened, self.start(log, epoch, last_ms, CommitStatus::UNHEARD)?))
@@ -99,7 +99,7 @@ impl Store {
         self.shared.gate.leads()
     }
 
-    /// Ends the reign: unconfirmed proposals are answered with an error, and their outcome is unknown. The log is parked, and
+    /// Ends the leadership: unconfirmed proposals are answered with an error, and their outcome is unknown. The log is parked, and
     /// the index is reset to its certain state. Blocks until the threads have ended.
     ///
     /// # Errors
@@ -150,8 +150,8 @@ impl Store {
         parked.expect("a ruling store steps down first")
     }
 
-    /// Writes the first record of a reign, and makes it durable.
-    fn open_reign(&self, log: &mut Log, epoch: u32) -> Result<(), StoreError> {
+    /// Writes the first record of an epoch, and makes it durable.
+    fn open_epoch(&self, log: &mut Log, epoch: u32) -> Result<(), StoreError> {
         let record = Record::Epoch(EpochRecord { epoch, broker: self.broker.clone() });
         let store_ms = self.shared.now_ms().max(self.shared.read_state().store_ms());
         let frame = NewFrame { kind: RecordKind::Epoch as u8, body: record.encode().into() };

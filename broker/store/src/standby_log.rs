@@ -202,7 +202,7 @@ impl StandbyLog<'_> {
         self.log().log.room()
     }
 
-    /// Appends records of a reign; they are durable after [`Self::sync`]. Returns the position and length of each.
+    /// Appends records of an epoch; they are durable after [`Self::sync`]. Returns the position and length of each.
     ///
     /// # Errors
     /// [`StoreError::Log`]

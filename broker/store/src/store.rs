@@ -134,7 +134,7 @@ pub struct Store {
     pub(crate) threads: Mutex<Threads>,
 }
 
-/// The threads of a reign.
+/// The threads of a leading store.
 #[derive(Default)]
 pub(crate) struct Threads {
     pub(crate) writer: Option<JoinHandle<Option<Log>>>,

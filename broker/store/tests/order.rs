@@ -159,7 +159,7 @@ fn what_is_applied_and_not_confirmed_stays_out_of_the_index_also_at_the_end() {
     assert!(applied_of(&*kv).expect("reads").is_none_or(|applied| applied <= opened));
 }
 
-/// A parked store whose log holds the first record of a reign, which changes no table, and where that ends.
+/// A parked store whose log holds the first record of an epoch, which changes no table, and where that ends.
 fn one_record(kv: Arc<dyn Kv>) -> (Store, u64) {
     let store = open_parked(kv);
     let mut log = store.standby_log().expect("parked");

@@ -91,7 +91,7 @@ calls! {
         |request| CALL_TIMEOUT + Duration::from_millis(request.wait_ms.into());
     /// The master asks for another in-sync set.
     change_in_sync(ChangeInSyncRequest) -> ChangeInSyncResponse, |_| CALL_TIMEOUT;
-    /// The master gives its reign up.
+    /// The master gives up its leadership.
     hand_over(HandOverRequest) -> HandOverResponse, |_| CALL_TIMEOUT;
     /// All groups and their members.
     describe_groups(DescribeGroupsRequest) -> DescribeGroupsResponse, |_| CALL_TIMEOUT;

@@ -102,7 +102,7 @@ impl GroupRecord {
             group.master_process = process;
             group.in_sync = BTreeSet::from([group.master]);
             group.holders = BTreeSet::from([group.master]);
-            group.reigned = group.epoch;
+            group.led_epoch = group.epoch;
         }
         group.version += 1;
         Ok(group)
@@ -243,8 +243,8 @@ impl GroupRecord {
     }
 
     /// What an earlier master says counts no more.
-    fn note_holders(&mut self, reign: (u32, MemberId), holders: &BTreeSet<MemberId>) {
-        if (self.epoch, self.master) != reign {
+    fn note_holders(&mut self, led: (u32, MemberId), holders: &BTreeSet<MemberId>) {
+        if (self.epoch, self.master) != led {
             return;
         }
         let before = self.holders.len();
@@ -268,7 +268,7 @@ impl GroupRecord {
         self.master_process = process;
         self.holders.extend(&in_sync);
         self.in_sync = in_sync;
-        self.reigned = self.epoch;
+        self.led_epoch = self.epoch;
         self.wishes = ElectionWishes::default();
         self.recovery = None;
         self.version += 1;

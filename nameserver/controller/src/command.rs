@@ -55,7 +55,7 @@ pub enum GroupCommand {
         name: GroupName,
         /// Version of the state that the wish is based on.
         version: u64,
-        /// Its reign.
+        /// Its epoch.
         epoch: u32,
         /// The master.
         member: MemberId,
@@ -64,7 +64,7 @@ pub enum GroupCommand {
         /// What acknowledged means from then on.
         quorum: bool,
     },
-    /// Ends the reign and begins the election of the next one.
+    /// Ends the epoch and begins the next election.
     BeginElection {
         /// The group.
         name: GroupName,
@@ -76,7 +76,7 @@ pub enum GroupCommand {
         excluded: Option<MemberId>,
         /// To be elected if possible.
         preferred: Option<MemberId>,
-        /// The master gave its reign up by itself.
+        /// The master gave up its leadership by itself.
         released: bool,
     },
     /// Ends an election.
@@ -110,7 +110,7 @@ pub enum GroupCommand {
     NoteHolders {
         /// The group.
         name: GroupName,
-        /// The reign.
+        /// The epoch.
         epoch: u32,
         /// The master.
         master: MemberId,

@@ -23,7 +23,7 @@ pub fn decide(
 impl Scene<'_> {
     fn due(&self) -> Option<GroupCommand> {
         if self.newest_live_epoch() > self.group.epoch {
-            // A member that knows a later reign will not follow this one.
+            // A member that knows a later epoch will not follow this one.
             return Some(self.begin(self.group.wishes, self.group.released));
         }
         if self.group.master == 0 {

@@ -46,7 +46,7 @@ impl<'a> Scene<'a> {
         others.len() >= self.group.needed() && others.iter().any(|said| said.unfit.is_empty())
     }
 
-    /// Members of the in-sync set that are there and take part in the election: they follow no older reign any more.
+    /// Members of the in-sync set that are there and take part in the election: they follow no older epoch any more.
     fn heard(&self) -> Vec<(MemberId, &'a MemberSighting)> {
         self.live_in_sync().filter(|(_, said)| said.promised == self.group.epoch).collect()
     }

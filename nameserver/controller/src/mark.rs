@@ -60,8 +60,9 @@ pub struct PastTenure {
     pub version: u64,
     /// Newest version of it that a member acted upon and that this record has caught up with.
     pub heard: u64,
-    /// Epoch of the newest reign that had begun by then.
-    pub reigned: u32,
+    /// Newest epoch that had begun by then.
+    #[serde(rename = "reigned")]
+    pub led_epoch: u32,
 }
 
 impl GroupTable {
@@ -113,7 +114,7 @@ impl GroupRecord {
         let tenure = std::mem::replace(&mut self.tenure, next.to_owned());
         if !tenure.is_empty() {
             let version = self.version;
-            self.note_past(PastTenure { tenure, version, heard: version, reigned: self.reigned });
+            self.note_past(PastTenure { tenure, version, heard: version, led_epoch: self.led_epoch });
         }
     }
 
@@ -124,7 +125,7 @@ impl GroupRecord {
         }
         let tenure = mark.tenure.clone();
         let known = self.past(&tenure).cloned();
-        let known = known.unwrap_or(PastTenure { tenure, version: 0, heard: 0, reigned: 0 });
+        let known = known.unwrap_or(PastTenure { tenure, version: 0, heard: 0, led_epoch: 0 });
         self.note_past(PastTenure { heard: known.heard.max(mark.version), ..known });
     }
 
@@ -263,7 +264,7 @@ impl GroupRecord {
     fn has_gone_on_without(&self, mark: &StateMark) -> bool {
         let shared = self.shared_with(mark).unwrap_or(0);
         let before = self.past.iter().rfind(|past| past.version > 0 && past.version <= shared);
-        self.reigned > before.map_or(0, |past| past.reigned)
+        self.led_epoch > before.map_or(0, |past| past.led_epoch)
     }
 
     /// Whether a set that this record does not come from was without consequence: it had no other master than this record.
@@ -294,7 +295,7 @@ impl GroupRecord {
         self.base_set = (0, 0);
         // From then on it comes from what the members know.
         self.past.iter_mut().for_each(|past| past.version = 0);
-        self.reigned = 0;
+        self.led_epoch = 0;
         self.asked.clear();
         Ok(())
     }

@@ -25,7 +25,7 @@ pub fn joining(
     Ok((!is_current).then(|| GroupCommand::Join { name: name.clone(), joiner: joiner.clone() }))
 }
 
-/// The master `member` of `epoch` gives its reign up, to `to` if that is not 0.
+/// The master `member` of `epoch` gives up its leadership, to `to` if that is not 0.
 ///
 /// # Errors
 /// It is not the master of that epoch, or no member can take over.

@@ -54,7 +54,7 @@ pub struct ElectionWishes {
 pub struct GroupRecord {
     /// Its name.
     pub name: GroupName,
-    /// Number of the reign; while an election is under way, of the reign to come.
+    /// Number of the epoch; during an election, of the epoch to come.
     pub epoch: u32,
     /// The master; 0 while an election is under way.
     pub master: MemberId,
@@ -70,7 +70,7 @@ pub struct GroupRecord {
     pub version: u64,
     /// Acknowledged means held by a majority of the in-sync set, not by all of it.
     pub quorum: bool,
-    /// The master before this one gave its reign up.
+    /// The master before this one gave up its leadership.
     pub released: bool,
     /// Wishes for the election under way.
     pub wishes: ElectionWishes,
@@ -92,9 +92,9 @@ pub struct GroupRecord {
     /// The recovery has two histories to choose from, each of which may hold what the other one lacks.
     #[serde(default)]
     pub is_split: bool,
-    /// Epoch of the newest reign that began in this record.
-    #[serde(default)]
-    pub reigned: u32,
+    /// Newest epoch that began in this record.
+    #[serde(default, rename = "reigned")]
+    pub led_epoch: u32,
     /// Members that a master has seen to hold its log, or a part of it. Others have only reported.
     #[serde(default)]
     pub holders: BTreeSet<MemberId>,
@@ -116,7 +116,7 @@ pub struct GroupRecord {
 }
 
 impl GroupRecord {
-    /// A group without members, whose first reign is still to come.
+    /// A group without members, whose first epoch is still to come.
     pub(crate) fn new(name: GroupName, tenure: &str) -> Self {
         Self {
             name,
@@ -136,7 +136,7 @@ impl GroupRecord {
             base_members: BTreeSet::new(),
             set_version: 0,
             is_split: false,
-            reigned: 0,
+            led_epoch: 0,
             holders: BTreeSet::new(),
             vouched: BTreeSet::new(),
             asked: BTreeMap::new(),

@@ -441,7 +441,7 @@ fn nobody_there_is_said_with_a_way_out() {
 }
 
 #[test]
-fn who_knows_a_later_reign_is_led_into_one_that_is_later_still() {
+fn who_knows_a_later_epoch_is_led_into_one_that_is_later_still() {
     let mut stage = Stage::new(2);
     stage.hear_with(2, |said| said.promised = 7);
     assert!(stage.decide(0).is_some());

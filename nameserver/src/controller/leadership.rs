@@ -86,8 +86,8 @@ impl Leadership {
             hurry: Notify::new(),
             is_ending: AtomicBool::new(false),
         });
-        let reigning = Arc::clone(&leadership);
-        tasks.keep("decisions", move || Arc::clone(&reigning).reign());
+        let leading = Arc::clone(&leadership);
+        tasks.keep("decisions", move || Arc::clone(&leading).lead());
         tasks.once("confirmations", confirm_all(leadership.raft.clone(), waiting));
         leadership
     }
@@ -176,7 +176,7 @@ impl Leadership {
     }
 
     /// Follows who leads, and decides while this nameserver does.
-    async fn reign(self: Arc<Self>) {
+    async fn lead(self: Arc<Self>) {
         let mut metrics = self.raft.metrics();
         let mut ticks = tokio::time::interval(DECIDE_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -34,7 +34,7 @@ pub(crate) enum Message {
     },
     /// A master asks for another in-sync set.
     Change(GroupCommand),
-    /// A master gives its reign up.
+    /// A master gives up its leadership.
     HandOver {
         epoch: u32,
         member: MemberId,
@@ -66,7 +66,7 @@ pub(crate) enum FromSlave {
 /// What a master sends on it.
 #[derive(Debug, Clone)]
 pub(crate) enum FromMaster {
-    /// It is not the master of that reign, or the log is another one.
+    /// It is not the master of that epoch, or the log is another one.
     Refused,
     Start,
     Diverged {

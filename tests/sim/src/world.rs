@@ -14,7 +14,7 @@ use crate::controllers::Controllers;
 use crate::faults::Undo;
 use crate::figures::Figures;
 use crate::history::History;
-use crate::invariants::{self, Canon, Promises, Reigns};
+use crate::invariants::{self, Canon, Leaderships, Promises};
 use crate::machine::Machine;
 use crate::member::{CONTROLLERS, Ctx, Disk, Effect, Identity, Input, Member, Note};
 use crate::message::{Asked, Message, Node};
@@ -96,7 +96,7 @@ impl Ord for Timed {
 pub(crate) struct Overseen {
     pub(crate) history: History,
     pub(crate) canon: Canon,
-    pub(crate) reigns: Reigns,
+    pub(crate) leaderships: Leaderships,
     pub(crate) decisions: Decisions,
     /// The number of acknowledgements when the faults ended.
     pub(crate) acked_in_chaos: u64,
@@ -556,17 +556,17 @@ impl World {
             Note::Confirmed { epoch, until } => {
                 store.map_or(Ok(()), |store| overseen.canon.confirmed(store, (machine.life, epoch), until))
             }
-            Note::Published { opened, high_watermark } => Reigns::published(opened, high_watermark),
-            Note::Acked(epoch) => overseen.reigns.acked(epoch, machine.life),
+            Note::Published { opened, high_watermark } => Leaderships::published(opened, high_watermark),
+            Note::Acked(epoch) => overseen.leaderships.acked(epoch, machine.life),
             Note::Cut { to, applied } => {
                 self.figures.cut_back += 1;
                 Promises::cut(&machine.incarnation, to, applied)
             }
-            Note::Served => Reigns::served(&self.ruling(place.0)),
+            Note::Served => Leaderships::served(&self.ruling(place.0)),
         };
         let is_cut_off = !machine.disk.has_power();
         match note {
-            // The beginning of a reign is a delicate moment, and so is the first write behind a cut.
+            // The beginning of an epoch is a delicate moment, and so is the first write behind a cut.
             Note::Opened(_) => self.plan_ambush(place.0),
             Note::Cut { .. } if !self.is_calm && self.chooser.chance(self.swarm.ambushes, 100) => {
                 let soon = self.chooser.below(2 * self.swarm.latency.1 + self.swarm.sync.1);

@@ -17,7 +17,7 @@ use kerolox_report::output::{CommandReport, table};
 
 /// How long a member may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);
-/// How long it may take to hand its reign over.
+/// How long it may take to hand its leadership over.
 const HAND_OVER: Duration = Duration::from_secs(15);
 
 fn client(member: &wire::GroupMember) -> Result<ReplicationClient<Channel>> {
@@ -25,7 +25,7 @@ fn client(member: &wire::GroupMember) -> Result<ReplicationClient<Channel>> {
     Ok(ReplicationClient::new(channel.map_err(|error| CommandFailure::failed(error.to_string()))?))
 }
 
-/// Has the master of a group hand its reign over, if it is there; `to` is 0 for any member.
+/// Has the master of a group hand its leadership over, if it is there; `to` is 0 for any member.
 ///
 /// # Errors
 /// It cannot be reached, or no member can take over.

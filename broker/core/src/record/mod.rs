@@ -42,7 +42,7 @@ pub enum RecordKind {
     Progress = 4,
     /// A change of topics or groups.
     Meta = 5,
-    /// A master's reign begins.
+    /// A master begins to lead.
     Epoch = 6,
     /// The state, at the beginning of a segment.
     Snapshot = 7,
@@ -100,10 +100,10 @@ pub struct DiscardRecord {
     pub reason: String,
 }
 
-/// A master's reign begins. The first record of every log is one.
+/// A master begins to lead. The first record of every log is one.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct EpochRecord {
-    /// Number of the reign, growing.
+    /// Number of the epoch, growing.
     #[prost(uint32, tag = "1")]
     pub epoch: u32,
     /// Broker group that the log belongs to: a data folder is never taken over by another group by mistake.

@@ -99,7 +99,7 @@ pub(super) struct Standpoint<'a> {
 }
 
 pub(super) fn next_step(duty: &MemberDuty, own: Standpoint<'_>, view: &GroupView) -> NextStep {
-    let is_process = view.leader_process == own.process || sabotage::is("resume-old-reign");
+    let is_process = view.leader_process == own.process || sabotage::is("resume-old-epoch");
     let leads = view.leader == own.me && is_process;
     let target = view.members.get(&view.leader).filter(|_| view.leader != own.me);
     let target = target.map(|leader| FollowTarget {

@@ -57,7 +57,7 @@ struct History {
     /// Whom each number was given to.
     given: BTreeMap<MemberId, String>,
     /// Epochs in which there was a master, with the master and its process.
-    reigns: BTreeMap<u32, (MemberId, String)>,
+    leaders: BTreeMap<u32, (MemberId, String)>,
 }
 
 impl History {
@@ -69,7 +69,7 @@ impl History {
             now: 0,
             processes: BTreeMap::new(),
             given: BTreeMap::new(),
-            reigns: BTreeMap::new(),
+            leaders: BTreeMap::new(),
         }
     }
 
@@ -102,9 +102,9 @@ impl History {
         assert!(group.master == 0 || group.in_sync.contains(&group.master), "{group:?}");
         assert_eq!(group.master == 0, group.master_process.is_empty());
         if group.master != 0 {
-            let reign = (group.master, group.master_process.clone());
-            let known = self.reigns.entry(group.epoch).or_insert_with(|| reign.clone());
-            assert_eq!(*known, reign, "two masters in one epoch");
+            let leader = (group.master, group.master_process.clone());
+            let known = self.leaders.entry(group.epoch).or_insert_with(|| leader.clone());
+            assert_eq!(*known, leader, "two masters in one epoch");
         }
         let Some(before) = before else { return };
         assert!(group.epoch >= before.epoch);
@@ -119,7 +119,7 @@ impl History {
     }
 
     fn epoch_before(&self, epoch: u32) -> u32 {
-        self.reigns.range(..epoch).next_back().map_or(0, |(epoch, _)| *epoch)
+        self.leaders.range(..epoch).next_back().map_or(0, |(epoch, _)| *epoch)
     }
 
     fn member(&self, number: u8) -> Option<MemberId> {

@@ -48,7 +48,7 @@ pub struct ClusterRoutes {
 pub struct GroupMaster {
     /// The address at which it can be reached.
     pub address: BrokerAddress,
-    /// Of its reign; 0 without replication.
+    /// Of its epoch; 0 without replication.
     pub epoch: u32,
     /// Random number of its process.
     pub incarnation: String,

@@ -214,7 +214,7 @@ impl BrokerRegistration {
         self.info.withheld != 0
     }
 
-    /// Epoch of a master's reign; 0 without replication.
+    /// Epoch of a master; 0 without replication.
     pub fn epoch(&self) -> u32 {
         self.info.epoch
     }

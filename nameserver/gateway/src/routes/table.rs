@@ -242,7 +242,7 @@ impl RouteTable {
         is_news
     }
 
-    /// Whether a broker is a master whose reign is over.
+    /// Whether a broker is a master whose epoch is over.
     fn is_deposed(&self, broker: &BrokerRegistration) -> bool {
         let group = (broker.cluster().to_owned(), broker.group().to_owned());
         broker.is_master() && self.epochs.get(&group).is_some_and(|epoch| broker.epoch() < *epoch)
@@ -267,7 +267,7 @@ impl RouteTable {
     pub fn brokers(&self, now: Instant) -> BTreeMap<BrokerIdentity, &BrokerRegistration> {
         let mut found = BTreeMap::new();
         for broker in self.registrations(now).filter(|broker| !self.is_deposed(broker)) {
-            // Later entries replace earlier ones, unless they are of an earlier reign.
+            // Later entries replace earlier ones, unless they are of an earlier epoch.
             let held = found.entry(broker.member()).or_insert(broker);
             if broker.epoch() >= held.epoch() {
                 *held = broker;

@@ -410,7 +410,7 @@ async fn a_topic_of_which_only_the_master_heard_is_found_through_its_election() 
     let (found, ()) = tokio::join!(writable(), elected);
     assert_eq!(found.unwrap(), ["a"]);
 
-    // The only member of a group begins another reign, which it has yet to tell of.
+    // The only member of a group begins another epoch, which it has yet to tell of.
     let alone = ClusterRoutes::new(LEASE);
     alone.register(member(0, "10.0.0.2", 4, t()), None).unwrap();
     alone.note_epoch("c", "a", 5);

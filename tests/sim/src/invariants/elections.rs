@@ -1,4 +1,4 @@
-//! Who is elected was in the last in-sync set, and the epoch grows with each reign.
+//! Who is elected was in the last in-sync set, and the epoch grows with each election.
 
 use kerolox_controller::GroupRecord;
 

@@ -5,11 +5,11 @@ mod dense;
 mod elections;
 mod folds;
 mod fresh;
+mod leaderships;
 mod order;
 mod phantoms;
 mod prefixes;
 mod promises;
-mod reigns;
 mod transactions;
 
 use kerolox_store::Store;
@@ -21,11 +21,11 @@ pub(crate) use dense::check as dense;
 pub(crate) use elections::check as election;
 pub(crate) use folds::check as fold;
 pub(crate) use fresh::check as fresh;
+pub(crate) use leaderships::Leaderships;
 pub(crate) use order::check as order;
 pub(crate) use phantoms::check as phantoms;
 pub(crate) use prefixes::{Canon, check_same};
 pub(crate) use promises::Promises;
-pub(crate) use reigns::Reigns;
 pub(crate) use transactions::{check as transactions, settled};
 
 /// A message as the final master shows it.

@@ -47,7 +47,7 @@ impl Canon {
         until: u64,
     ) -> Result<(), String> {
         if life != self.by {
-            // One of an earlier reign that did not hear of its end: what it takes for confirmed must be so.
+            // One of an earlier epoch that did not hear of its end: what it takes for confirmed must be so.
             self.check_before(store, until)?;
             self.by = life;
         }
@@ -66,7 +66,7 @@ impl Canon {
         Ok(())
     }
 
-    /// The log of a master whose reign begins holds everything that is confirmed. One of an earlier reign than the newest may lack
+    /// The log of a master that begins to lead holds everything that is confirmed. One of an earlier epoch than the newest may lack
     /// something: it will never confirm anything.
     pub(crate) fn opened(&self, store: &Store, epoch: u32) -> Result<(), String> {
         if epoch < self.epoch { Ok(()) } else { self.check(store) }

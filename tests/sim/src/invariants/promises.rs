@@ -1,4 +1,4 @@
-//! A member that promised an epoch helps no earlier reign, and what it takes for confirmed it never gives up.
+//! A member that promised an epoch helps no earlier epoch, and what it takes for confirmed it never gives up.
 //! It remembers its promise whatever happens, and holds what it says.
 
 use std::collections::BTreeMap;
