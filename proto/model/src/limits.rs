@@ -63,9 +63,9 @@ pub const SETTINGS_TOPICS_MAX: usize = 1_000;
 pub const SETTINGS_BYTES_MAX: usize = 512 << 10;
 /// Longest filter expression of any kind, in bytes.
 pub const FILTER_BYTES_MAX: usize = SELECTOR_BYTES_MAX;
-/// Most changes of attributes in one request, and longest value of an attribute, in bytes.
+/// Most changes of attributes in one request.
 pub const ATTRIBUTE_CHANGES_MAX: usize = 64;
-/// See [`ATTRIBUTE_CHANGES_MAX`].
+/// Longest value of an attribute, in bytes.
 pub const ATTRIBUTE_BYTES_MAX: usize = 2 << 10;
 /// Longest directive for the log of a process, in bytes.
 pub const LOG_FILTER_BYTES_MAX: usize = 4 << 10;
