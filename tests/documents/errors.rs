@@ -251,7 +251,9 @@ const NOT_ANSWERED: [&str; 14] = [
 pub(crate) fn page() -> String {
     let known: BTreeSet<String> = ANSWERS.iter().map(|answer| format!("{:?}", answer.code)).collect();
     for name in answered() {
-        let is_code = name.chars().any(char::is_lowercase) && name.starts_with(char::is_uppercase) && !NOT_ANSWERED.contains(&name.as_str());
+        let is_code = name.chars().any(char::is_lowercase)
+            && name.starts_with(char::is_uppercase)
+            && !NOT_ANSWERED.contains(&name.as_str());
         assert!(!is_code || known.contains(&name), "servers answer with {name}, which is not explained");
     }
     for name in &known {
