@@ -101,6 +101,10 @@ async fn each_line_of_the_readme_runs_as_printed() {
         if lines.iter().any(|line| line.contains("broker-b")) {
             start_broker(&mut servers, "broker-b", &["--nameserver", &ns]);
         }
+        // The quickstart makes it.
+        if lines.iter().any(|line| line.contains("-t orders")) && !is_standalone {
+            create(&servers, "orders", "TRANSACTION").await;
+        }
         let mut known = (String::new(), String::new());
         let mut listening = None;
         if lines.iter().any(|line| line.contains(" ID") || line.contains("CLIENT")) {
