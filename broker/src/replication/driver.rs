@@ -150,7 +150,6 @@ fn view(state: &GroupState) -> GroupView {
             version: state.version,
         },
         tenure: state.tenure.clone(),
-        origins: state.origins.iter().map(|end| (end.tenure.clone(), end.version)).collect(),
         epoch: state.epoch,
         leader: state.master,
         leader_process: state.master_process.clone(),

@@ -56,9 +56,6 @@ struct LastState {
     set_version: u64,
     /// Incarnations of the members of that set, and of those that this member, as master, is about to take in.
     in_sync: BTreeSet<String>,
-    /// What the state comes from of earlier tenures: the newest version of each, the oldest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    origins: Vec<(String, u64)>,
 }
 
 fn yes() -> bool {
@@ -73,7 +70,6 @@ impl From<Remembered> for MemberRecord {
             set_epoch: last.set_epoch,
             set_version: last.set_version,
             in_sync: last.in_sync,
-            origins: last.origins,
         });
         Self {
             incarnation: found.incarnation,
@@ -97,7 +93,6 @@ impl From<MemberRecord> for Remembered {
             set_epoch: memory.set_epoch,
             set_version: memory.set_version,
             in_sync: memory.in_sync,
-            origins: memory.origins,
         });
         Self {
             version: VERSION,
@@ -230,9 +225,7 @@ mod tests {
         assert_eq!((last.cluster_id.as_str(), last.lineage.as_str(), last.tenure.as_str()), ("c", "l", "t"));
         assert_eq!((last.version, last.set_epoch, last.set_version), (9, 3, 8));
         assert_eq!(last.in_sync, ["a".to_owned()].into());
-        assert!(last.origins.is_empty());
-        let mut found = parse(text).expect("readable");
-        found.controller.as_mut().expect("there").origins = vec![("s".to_owned(), 7)];
+        let found = parse(text).expect("readable");
         assert_eq!(Remembered::from(MemberRecord::from(found.clone())), found, "nothing gets lost");
         assert!(parse(br#"{"version":4,"incarnation":"","promised":0,"granted":0,"members":[]}"#).is_err());
     }

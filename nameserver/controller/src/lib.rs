@@ -34,7 +34,7 @@ mod watch;
 pub use command::{CommandRefusal, CommandReply, GroupCommand, JoiningMember, RefusalReason};
 pub use decide::{decide, waiting_for, why_elect};
 pub use loss::{ElectionLoss, begin_anew, election_loss};
-pub use mark::{PastTenure, StateMark, TenureEnd};
+pub use mark::{PastTenure, StateMark};
 pub use request::{change_in_sync, elect_master, hand_over, joining, remove_member};
 pub use state::{ElectionWishes, GroupMemberRecord, GroupName, GroupRecord, GroupTable, MemberId};
 pub use watch::{ElectionPolicy, MemberSighting, MemberWatch};

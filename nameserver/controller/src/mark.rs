@@ -2,9 +2,7 @@
 //! was given an older copy of them.
 //!
 //! Every nameserver that begins to lead notes a random number, its tenure. A tenure and a version name one state and no other: a
-//! copy that goes on has another tenure, and what members acted upon after the copy was taken is missing in its past. A mark names
-//! the tenures that its state comes from as well. The newest one that the past of the record has, too, is where the two histories
-//! parted, however many nameservers led on either side since.
+//! copy that goes on has another tenure, and what members acted upon after the copy was taken is missing in its past.
 //!
 //! Then the members are asked instead. The newest in-sync set that one of them acted upon counts, when everybody in it is there: a later
 //! set would have a master from it, and a master remembers a set before it goes by it.
@@ -18,9 +16,6 @@ use crate::state::{GroupRecord, GroupTable};
 
 /// Past tenures that are kept for each group. A mark of an earlier one counts as known when its version is not newer.
 const PAST_KEPT: usize = 256;
-
-/// Past tenures that a mark names. When more nameservers led since two histories parted, nothing counts as shared by them.
-const ORIGINS_TOLD: usize = 16;
 
 /// The newest state of its group that a member acted upon.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,18 +32,6 @@ pub struct StateMark {
     pub set_of: (u32, u64),
     /// Incarnations of the members of that set.
     pub in_sync: BTreeSet<String>,
-    /// What the state comes from of earlier tenures, see [`GroupRecord::origins`].
-    #[serde(default)]
-    pub origins: Vec<TenureEnd>,
-}
-
-/// Where one history left a tenure.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TenureEnd {
-    /// The tenure's random number.
-    pub tenure: String,
-    /// The newest version of it that is part of the history.
-    pub version: u64,
 }
 
 /// A time in which one nameserver led, as one group saw it.
@@ -104,7 +87,7 @@ impl GroupTable {
              they need. To have these nameservers take the broker for good, stop it and remove controller from its member.json",
             self.cluster_id, joiner.host, joiner.port
         );
-        Err(CommandRefusal::new(RefusalReason::Foreign, text))
+        Err(CommandRefusal::new(RefusalReason::NotAllowed, text))
     }
 }
 
@@ -142,14 +125,9 @@ impl GroupRecord {
         self.past.iter().find(|past| past.tenure == tenure)
     }
 
-    /// The newest of the earlier tenures that this record comes from, the oldest of them first.
-    pub fn origins(&self) -> impl Iterator<Item = TenureEnd> {
-        let origins: Vec<&PastTenure> = self.past.iter().filter(|past| past.version > 0).collect();
-        let surplus = origins.len().saturating_sub(ORIGINS_TOLD);
-        origins
-            .into_iter()
-            .skip(surplus)
-            .map(|past| TenureEnd { tenure: past.tenure.clone(), version: past.version })
+    /// The newest time of an earlier leader that this record comes from; that of the copy, if it is one.
+    fn origin(&self) -> Option<&PastTenure> {
+        self.past.iter().rfind(|past| past.version > 0)
     }
 
     /// The record of the group begins anew. Call it before the version that says so is counted.
@@ -174,11 +152,11 @@ impl GroupRecord {
     /// Whether it acted upon an in-sync set that this record does not come from: who is in sync is not known then.
     fn lacks_set(&self, mark: &StateMark) -> bool {
         let (_, version) = mark.set_of;
-        match self.shared_with(mark) {
+        match self.past(&mark.tenure).filter(|past| past.version > 0) {
             _ if mark.tenure == self.tenure => false,
-            Some(shared) => version > shared,
-            // The two parted longer ago than they can tell.
-            None if mark.lineage == self.lineage => true,
+            Some(past) => version > past.version,
+            // It led after an older copy was taken, and the copy had this version.
+            None if mark.lineage == self.lineage => self.origin().is_none_or(|copy| version > copy.version),
             // All members that the record began with were asked.
             None => mark.set_of > self.base_set && !mark.in_sync.is_subset(&self.base_members),
         }
@@ -229,7 +207,7 @@ impl GroupRecord {
             // What an operator gave up calls for nothing.
             let is_open = self.recovery.is_none() && newest >= self.unclean_epoch;
             if is_open && self.lacks_set(mark) && !self.has_asked_set(mark) {
-                self.is_split = self.has_gone_on_without(mark);
+                self.is_split = self.has_gone_on_without(&mark.tenure);
                 self.begin_recovery(newest, joiner.group_known())?;
             }
             // The election under way may have had its outcome in a state that is lost: no epoch has two leaders.
@@ -249,22 +227,14 @@ impl GroupRecord {
         Ok(true)
     }
 
-    /// Version of the newest state of this record that the state of `mark` comes from as well; `None` when there is none, or it is not
-    /// known.
-    fn shared_with(&self, mark: &StateMark) -> Option<u64> {
-        let shared = |tenure: &str, version: u64| {
-            self.past(tenure).filter(|past| past.version > 0).map(|past| past.version.min(version))
-        };
-        let mut origins = mark.origins.iter().rev();
-        shared(&mark.tenure, mark.version)
-            .or_else(|| origins.find_map(|origin| shared(&origin.tenure, origin.version)))
+    /// The newest state of this record that the states of `tenure` come from as well; `None` when it is not known.
+    fn shared_with(&self, tenure: &str) -> Option<&PastTenure> {
+        self.past(tenure).filter(|past| past.version > 0).or(self.origin())
     }
 
-    /// Whether there was a master since, who may have acknowledged something that the state of `mark` knows nothing of.
-    fn has_gone_on_without(&self, mark: &StateMark) -> bool {
-        let shared = self.shared_with(mark).unwrap_or(0);
-        let before = self.past.iter().rfind(|past| past.version > 0 && past.version <= shared);
-        self.led_epoch > before.map_or(0, |past| past.led_epoch)
+    /// Whether there was a master since, who may have acknowledged something that the states of `tenure` know nothing of.
+    fn has_gone_on_without(&self, tenure: &str) -> bool {
+        self.led_epoch > self.shared_with(tenure).map_or(0, |past| past.led_epoch)
     }
 
     /// Whether a set that this record does not come from was without consequence: it had no other master than this record.
@@ -274,10 +244,10 @@ impl GroupRecord {
     /// upon such a state would have called for a recovery. What was acknowledged before the set came about each of its members
     /// holds (a majority, with quorum), or the election would have missed a master that it asked.
     fn has_asked_set(&self, mark: &StateMark) -> bool {
-        let Some(shared) = self.shared_with(mark) else { return false };
+        let Some(shared) = self.shared_with(&mark.tenure) else { return false };
         let asked_since = |incarnation: &String| {
             let asked = self.member_of(incarnation).and_then(|id| self.asked.get(&id));
-            asked.is_some_and(|version| *version > shared)
+            asked.is_some_and(|version| *version > shared.version)
         };
         !mark.in_sync.is_empty() && mark.in_sync.iter().all(asked_since)
     }

@@ -4,7 +4,6 @@
 mod loss;
 mod lost;
 mod model;
-mod parted;
 
 use std::collections::BTreeSet;
 

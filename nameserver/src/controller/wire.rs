@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use kerolox_controller::{
     ElectionLoss, ElectionPolicy, GroupName, GroupRecord, GroupTable, JoiningMember, MemberId,
-    MemberSighting, MemberWatch, StateMark, TenureEnd, waiting_for,
+    MemberSighting, MemberWatch, StateMark, waiting_for,
 };
 use kerolox_proto::kerolox as wire;
 use kerolox_proto::kerolox::{GroupDescription, GroupMember, GroupState, MemberHealth, ReportRequest};
@@ -38,10 +38,6 @@ pub(super) fn state(groups: &GroupTable, group: &GroupRecord) -> GroupState {
         lineage: group.lineage.clone(),
         tenure: group.tenure.clone(),
         set_version: group.set_version,
-        origins: group
-            .origins()
-            .map(|TenureEnd { tenure, version }| wire::TenureEnd { tenure, version })
-            .collect(),
     }
 }
 
@@ -96,7 +92,6 @@ const fn is_sabotaged(_: &str) -> bool {
 }
 
 fn mark(said: &wire::StateMark) -> StateMark {
-    let origin = |end: &wire::TenureEnd| TenureEnd { tenure: end.tenure.clone(), version: end.version };
     StateMark {
         cluster_id: said.cluster_id.clone(),
         lineage: said.lineage.clone(),
@@ -104,7 +99,6 @@ fn mark(said: &wire::StateMark) -> StateMark {
         version: said.version,
         set_of: (said.set_epoch, said.set_version),
         in_sync: said.in_sync.iter().cloned().collect(),
-        origins: said.origins.iter().map(origin).collect(),
     }
 }
 

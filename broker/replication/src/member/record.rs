@@ -32,8 +32,6 @@ pub struct StateMemory {
     pub name: StateName,
     /// The nameserver's time as leader from which the state comes.
     pub tenure: String,
-    /// See [`GroupView::origins`].
-    pub origins: Vec<(String, u64)>,
     /// Epoch of the state that had the newest in-sync set first.
     pub set_epoch: u32,
     /// Version of that state.
@@ -48,7 +46,6 @@ impl StateMemory {
         let mut memory = Self {
             name: view.name.clone(),
             tenure: view.tenure.clone(),
-            origins: view.origins.clone(),
             ..before.cloned().unwrap_or_default()
         };
         let in_sync = view.incarnations(|id| view.in_sync.contains(&id));

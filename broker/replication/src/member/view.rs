@@ -22,8 +22,6 @@ pub struct GroupView {
     pub name: StateName,
     /// The nameserver's time as leader that the state comes from.
     pub tenure: String,
-    /// What the state comes from of earlier tenures: the newest version of each, the oldest first.
-    pub origins: Vec<(String, u64)>,
     /// Epoch of the leadership; while an election is under way, of the one to come.
     pub epoch: u32,
     /// The leader; 0 while an election is under way.

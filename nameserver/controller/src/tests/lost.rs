@@ -3,7 +3,7 @@
 use super::*;
 
 /// What a member says that acted upon the newest state of these groups.
-pub(super) fn acted(groups: &GroupTable, incarnation: &str) -> JoiningMember {
+fn acted(groups: &GroupTable, incarnation: &str) -> JoiningMember {
     let group = groups.get(&name()).unwrap();
     let in_sync = group.in_sync.iter().map(|id| group.members[id].incarnation.clone()).collect();
     let mark = StateMark {
@@ -13,7 +13,6 @@ pub(super) fn acted(groups: &GroupTable, incarnation: &str) -> JoiningMember {
         version: group.version,
         set_of: (group.epoch, group.set_version),
         in_sync,
-        origins: group.origins().collect(),
     };
     let known_members = group.members.values().map(|member| member.incarnation.clone()).collect();
     JoiningMember {
@@ -25,13 +24,13 @@ pub(super) fn acted(groups: &GroupTable, incarnation: &str) -> JoiningMember {
     }
 }
 
-pub(super) fn begin(stage: &mut Stage, tenure: &str) {
+fn begin(stage: &mut Stage, tenure: &str) {
     assert_eq!(stage.groups.apply(GroupCommand::BeginTenure { tenure: tenure.into() }), CommandReply::Done);
     stage.watch = MemberWatch::new(stage.now);
 }
 
 /// Three members in sync under a controller with an identity.
-pub(super) fn stage() -> Stage {
+fn stage() -> Stage {
     let mut stage = Stage { groups: GroupTable::default(), watch: MemberWatch::new(0), now: 0 };
     begin(&mut stage, "t1");
     for id in 1..=3 {
@@ -42,7 +41,7 @@ pub(super) fn stage() -> Stage {
     stage
 }
 
-pub(super) fn report(stage: &mut Stage, joiner: &JoiningMember) {
+fn report(stage: &mut Stage, joiner: &JoiningMember) {
     if let Some(command) = joining(&stage.groups, &name(), joiner).unwrap() {
         assert!(matches!(stage.groups.apply(command), CommandReply::Joined(_)));
     }

@@ -9,7 +9,7 @@ mod leader;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use kerolox_controller::{GroupCommand, GroupName, GroupRecord, JoiningMember, StateMark, TenureEnd};
+use kerolox_controller::{GroupCommand, GroupName, GroupRecord, JoiningMember, StateMark};
 use kerolox_log::sabotage;
 use kerolox_replication::{
     ClockReading, DoubtLimits, DutyOrder, GroupMember, GroupView, HandOverAnswer, LogEnds, MemberDuty,
@@ -503,7 +503,6 @@ fn view_of(group: &GroupRecord) -> GroupView {
     GroupView {
         name: StateName { cluster_id: String::new(), lineage: group.lineage.clone(), version: group.version },
         tenure: group.tenure.clone(),
-        origins: group.origins().map(|end| (end.tenure, end.version)).collect(),
         epoch: group.epoch,
         leader: group.master,
         leader_process: group.master_process.clone(),
@@ -524,11 +523,5 @@ fn mark_of(memory: &StateMemory) -> StateMark {
         version: memory.name.version,
         set_of: (memory.set_epoch, memory.set_version),
         in_sync: memory.in_sync.clone(),
-        origins: memory
-            .origins
-            .iter()
-            .cloned()
-            .map(|(tenure, version)| TenureEnd { tenure, version })
-            .collect(),
     }
 }
