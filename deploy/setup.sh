@@ -96,6 +96,13 @@ install_packages() {
     </dev/null >/dev/null || fail "apt-get could not install: $*"
 }
 
+# An empty virtual environment of Python in a folder, in place of what was there.
+make_venv() { # FOLDER
+  python3 -c 'import ensurepip, venv' 2>/dev/null || install_packages python3-venv
+  rm -rf "$1"
+  python3 -m venv "$1" || fail "python3 cannot make a virtual environment in $1"
+}
+
 setup_python() {
   command -v python3 >/dev/null || fail "python3 is not on the PATH: install Python 3.9 or newer"
   local requirements="$kerolox_root/tests/sdk/python/requirements.txt" venv
@@ -103,19 +110,15 @@ setup_python() {
   venv="$kerolox_cache/python-$(cat "$requirements" <(python3 --version) | cksum | cut -d' ' -f1)"
   KEROLOX_PYTHON="$venv/bin/python"
   export KEROLOX_PYTHON
-  if [ -e "$venv/complete" ]; then
-    ln -sfn "$venv" "$kerolox_cache/python"
-    return 0
-  fi
-  python3 -c 'import ensurepip, venv' 2>/dev/null || install_packages python3-venv
+  # The name by which the README and the manual call it.
+  mkdir -p "$kerolox_cache"
+  ln -sfn "$venv" "$kerolox_cache/python"
+  if [ -e "$venv/complete" ]; then return 0; fi
   say "Installing the official RocketMQ SDK for Python into $venv"
-  rm -rf "$venv"
-  python3 -m venv "$venv" || fail "python3 cannot make a virtual environment in $venv"
+  make_venv "$venv"
   "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$requirements" </dev/null \
     || fail "pip could not install $requirements"
   touch "$venv/complete"
-  # The name by which the README and the manual call it.
-  ln -sfn "$venv" "$kerolox_cache/python"
 }
 
 # typos is a Python wheel; cargo-deny is compiled, once.
@@ -125,10 +128,8 @@ setup_checkers() {
   KEROLOX_CHECKERS="$folder/bin"
   export KEROLOX_CHECKERS
   if [ -e "$folder/complete" ]; then return 0; fi
-  python3 -c 'import ensurepip, venv' 2>/dev/null || install_packages python3-venv
   say "Installing typos and cargo-deny into $folder (some minutes)"
-  rm -rf "$folder"
-  python3 -m venv "$folder" || fail "python3 cannot make a virtual environment in $folder"
+  make_venv "$folder"
   local typos deny
   typos="$(sed -n 's/^typos //p' "$requirements")" deny="$(sed -n 's/^cargo-deny //p' "$requirements")"
   "$folder/bin/pip" install --quiet --disable-pip-version-check "typos==$typos" </dev/null \

@@ -1,7 +1,6 @@
 //! ARCHITECTURE.md names files that exist.
 
-use std::fs;
-use std::path::Path;
+use crate::source::{read, root};
 
 /// Where the page's paths begin, as it says; the last ones are for files that it names beside another one.
 const ROOTS: [&str; 7] = [
@@ -14,13 +13,9 @@ const ROOTS: [&str; 7] = [
     "broker/replication/src",
 ];
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
-}
-
 /// What stands under a heading.
 fn section(heading: &str) -> String {
-    let page = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let page = read("ARCHITECTURE.md");
     let rest = page.split(&format!("## {heading}\n")).nth(1).expect("the heading is there");
     rest.split("\n## ").next().unwrap().to_owned()
 }
@@ -58,7 +53,7 @@ fn every_flow_is_told() {
     let mut told = 0;
     for row in flows {
         let (title, file) = (row[0].trim_start_matches("| "), quoted(row[1])[0]);
-        let source = fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        let source = read(file);
         assert!(source.contains(&format!("//! # {title}\n")), "{file} does not tell {title:?}");
         told += 1;
     }

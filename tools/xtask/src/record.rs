@@ -67,8 +67,9 @@ impl Records {
     fn path() -> Result<PathBuf> {
         let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
         let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
-        let cache = cache.or_else(home).context("neither XDG_CACHE_HOME nor HOME is set")?;
-        Ok(cache.join("kerolox").join("records.json"))
+        let cache = cache.or_else(home).context("neither XDG_CACHE_HOME nor HOME is set")?.join("kerolox");
+        fs::create_dir_all(&cache).with_context(|| cache.display().to_string())?;
+        Ok(cache.join("records.json"))
     }
 
     /// Reads the records; there are none before the first run.
@@ -83,8 +84,6 @@ impl Records {
     fn save(&self) -> Result<()> {
         let path = Self::path()?;
         let folder = path.parent().context("the cache has a folder")?;
-        fs::create_dir_all(folder)?;
-        // Lanes record at the same time: each write is whole, and the last one counts.
         let mut file = tempfile::NamedTempFile::new_in(folder)?;
         serde_json::to_writer_pretty(&mut file, self)?;
         file.persist(&path).with_context(|| path.display().to_string())?;
@@ -124,6 +123,9 @@ impl TestRecord {
 /// Reads what a suite printed into the records.
 pub(crate) fn record(root: &Path, ended: &EndedSuite) -> Result<()> {
     let output = fs::read(&ended.output).with_context(|| ended.output.display().to_string())?;
+    // Lanes of tests/run.sh record at the same time.
+    let lock = fs::File::create(Records::path()?.with_extension("lock")).context("the lock of the records")?;
+    lock.lock().context("the lock of the records")?;
     let mut records = Records::load()?;
     records.note(ended, &String::from_utf8_lossy(&output), &commit(root)?, &today()?);
     records.save()

@@ -42,7 +42,7 @@ const STEPS: &[Step] = &[
         name: "licences",
         lane: Lane::Light,
         // Advisories need a database from the network: the release check-list has them.
-        script: "setup_checkers && \"$KEROLOX_CHECKERS/cargo-deny\" --offline --workspace --log-level warn check --hide-inclusion-graph licenses bans sources",
+        script: "setup_checkers && \"$KEROLOX_CHECKERS/cargo-deny\" --locked --workspace --log-level warn check --hide-inclusion-graph licenses bans sources",
     },
     Step {
         name: "clippy",
