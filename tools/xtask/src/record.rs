@@ -124,7 +124,8 @@ impl TestRecord {
 pub(crate) fn record(root: &Path, ended: &EndedSuite) -> Result<()> {
     let output = fs::read(&ended.output).with_context(|| ended.output.display().to_string())?;
     // Lanes of tests/run.sh record at the same time.
-    let lock = fs::File::create(Records::path()?.with_extension("lock")).context("the lock of the records")?;
+    let lock =
+        fs::File::create(Records::path()?.with_extension("lock")).context("the lock of the records")?;
     lock.lock().context("the lock of the records")?;
     let mut records = Records::load()?;
     records.note(ended, &String::from_utf8_lossy(&output), &commit(root)?, &today()?);

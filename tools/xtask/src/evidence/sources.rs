@@ -189,7 +189,8 @@ fn faults(suite: &'static str, source: &str, figures: &str) -> Vec<FaultRow> {
 }
 
 fn switches(source: &str, records: &Records) -> Vec<SwitchRow> {
-    let list = source.split("pub const SWITCHES").nth(1).and_then(|rest| rest.split("];").next()).unwrap_or("");
+    let list =
+        source.split("pub const SWITCHES").nth(1).and_then(|rest| rest.split("];").next()).unwrap_or("");
     let texts: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
     texts
         .chunks_exact(2)
