@@ -87,7 +87,7 @@ impl GroupTable {
              they need. To have these nameservers take the broker for good, stop it and remove controller from its member.json",
             self.cluster_id, joiner.host, joiner.port
         );
-        Err(CommandRefusal::new(RefusalReason::NotAllowed, text))
+        Err(CommandRefusal::new(RefusalReason::Foreign, text))
     }
 }
 
