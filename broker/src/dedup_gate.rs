@@ -72,7 +72,7 @@ pub(crate) enum OnceError {
     /// The log does not accept them.
     #[error(transparent)]
     Log(#[from] LogRefusal),
-    /// Nobody can tell whether they repeat others.
+    /// The state cannot be read; they may repeat others.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

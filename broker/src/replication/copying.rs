@@ -1,4 +1,4 @@
-//! What a slave does with the stream that it follows: one thread writes and syncs it, another one applies what is confirmed.
+//! A slave's handling of the stream that it follows: one thread writes and syncs records, another one applies the confirmed ones.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub(super) struct Following {
     pub(super) confirmed: Confirmed,
 }
 
-/// What is confirmed and durable here, and so may be applied; the thread that applies waits for it.
+/// The end of the records that are confirmed and durable here, and so may be applied; the thread that applies waits for it.
 #[derive(Default)]
 pub(super) struct Confirmed {
     /// Up to where, and whether nothing more is to come.
@@ -62,7 +62,7 @@ fn update(commit: wire::CommitUpdate) -> CommitUpdate {
 }
 
 impl Following {
-    /// Writes what comes, and answers with what is durable; everything that is there shares a sync. Blocks.
+    /// Writes the stream and answers with its durable end; pieces that wait together share a sync. Blocks.
     pub(super) fn copy(
         &self,
         mut queue: mpsc::Receiver<FromLeader>,
@@ -115,7 +115,7 @@ impl Following {
         self.group.standing.send_modify(|standing| standing.unfit = error.to_string());
     }
 
-    /// Applies what is confirmed. Blocks.
+    /// Applies confirmed records. Blocks.
     pub(super) fn fold(&self) -> Result<(), FollowError> {
         let mut reached = 0;
         while let Some(confirmed) = self.confirmed.beyond(reached) {

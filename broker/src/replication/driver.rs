@@ -56,7 +56,7 @@ impl Group {
         is_barrier.then(|| MemberInput::Published { end: leadership.store.reader().end() })
     }
 
-    /// Passes an effect on to the task that is to carry it out; gives back what is for the caller.
+    /// Passes an effect on to the task that carries it out; gives back an effect that the caller has to carry out.
     fn hand_on(&self, effect: MemberEffect) -> Option<MemberEffect> {
         match effect {
             MemberEffect::Promised(promised) => {
@@ -132,7 +132,7 @@ impl Group {
 
 /// Where a leader's log ends.
 pub(super) fn log_ends(store: &Store) -> LogEnds {
-    // The durable end first: what is written meanwhile does not count as durable.
+    // The durable end first: records written meanwhile do not count as durable.
     let durable = store.reader().durable();
     LogEnds { durable, end: store.reader().end() }
 }

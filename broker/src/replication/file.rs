@@ -20,7 +20,7 @@ struct Remembered {
     version: u32,
     /// Random number of this data folder.
     incarnation: String,
-    /// The member may have told others that it holds records. Of files that do not say it nobody knows.
+    /// The member may have told others that it holds records. A file without this field counts as one that may have.
     #[serde(default = "yes")]
     has_held: bool,
     /// The member follows no master of an earlier epoch than this.
@@ -192,7 +192,7 @@ mod tests {
         assert_eq!(killed, begun, "it is who it said that it is");
         let record = MemberRecord { promised: 7, has_held: true, ..begun.clone() };
         file.save(2, record.clone()).expect("written");
-        file.save(1, begun.clone()).expect("older than what is written");
+        file.save(1, begun.clone()).expect("older than the record on disk");
         let (_, again) = MemberFile::open(folder.path(), false).expect("read");
         assert_eq!(again, record);
         let (_, emptied) = MemberFile::open(folder.path(), true).expect("begun anew");
@@ -206,7 +206,7 @@ mod tests {
         let text = br#"{"version":1,"incarnation":"a","promised":3,"granted":2,"members":["a","b"]}"#;
         let found = parse(text).expect("readable");
         assert_eq!((found.promised, found.granted, found.members.len()), (3, 2, 2));
-        assert!(found.has_held, "nobody knows that it did not");
+        assert!(found.has_held, "it may have, for the file does not say");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! # Hand over
 //!
-//! A broker that is stopped lets nobody in (`rpc/admission.rs` holds the calls), waits until everything is
+//! A broker that is stopped admits no call (`rpc/admission.rs` holds them), waits until everything is
 //! confirmed, gives up its leadership, follows the new master, and passes on the calls that it held. Slaves are access
 //! points: they pass everything on to their master.
 
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn only_what_the_controller_refused_is_certain() {
         let told = |status: Status| matches!(failed(&status), HandOverAnswer::Refused(_));
-        assert!(told(RpcError::not_allowed("nobody else").into()));
+        assert!(told(RpcError::not_allowed("no other member").into()));
         assert!(told(RpcError::stale("another epoch").into()));
         assert!(!told(RpcError::unavailable("no majority").into()));
         assert!(!told(Status::failed_precondition("a proxy on the way")));

@@ -10,7 +10,7 @@
 //! A record that the writer has stored waits in the indexer until the gate (`store/src/gate.rs`) lets it through:
 //! confirmed, or, for those who ask for no more, while the master is sure to rule.
 //! `broker/src/replication/server.rs` streams the log as it lies there (`log/src/copy.rs`); `follow.rs` writes it
-//! at the same positions, syncs, answers, and applies what is confirmed. `kerolox-replication` counts
+//! at the same positions, syncs, answers, and applies confirmed records. `kerolox-replication` counts
 //! (`in_sync.rs`): what the in-sync set has, which set to ask the controller for, until when the master rules. The
 //! member's machine (`broker/replication/src/member`) decides what this member does: rule, follow, or neither.
 //! `broker/src/replication/driver.rs` gives it inputs from all threads and carries out its effects, `roles.rs` is
@@ -59,7 +59,7 @@ pub(crate) use stores::{StoreCell, Stores};
 pub(crate) struct Seen {
     pub(crate) me: MemberId,
     pub(crate) state: GroupState,
-    /// Why nobody is elected.
+    /// Why no master is elected.
     pub(crate) waiting_for: String,
 }
 

@@ -1,5 +1,5 @@
-//! Reading messages at the slaves: what lies far back, if the operator wants to spare the master's disk, and what is damaged
-//! here. Their logs hold the same bytes at the same positions, and every record is checked on arrival as if it had been read
+//! Reading messages at the slaves: those that lie far back, if the operator wants to spare the master's disk, and those that
+//! are damaged here. Their logs hold the same bytes at the same positions, and every record is checked on arrival like one
 //! from the own disk.
 //!
 //! # Read at slaves
@@ -27,9 +27,9 @@ use tonic::transport::Channel;
 use super::Group;
 use super::server::MESSAGE_BYTES_MAX;
 
-/// Bytes of records that are asked for at a time; what is beyond is read here.
+/// Bytes of records that one request asks for; the rest is read here.
 const BYTES_TOGETHER: u64 = 8 << 20;
-/// Bytes of records that are read for one request, whoever makes it: more than a master ever asks for together.
+/// Bytes of records that a slave reads for one request of any caller: more than a master ever asks for.
 const READ_BYTES_MAX: usize = 64 << 20;
 /// How long a slave may take to read them: its disk is in no hurry, and a client waits.
 const ANSWER: Duration = Duration::from_secs(1);

@@ -22,7 +22,7 @@ pub(crate) async fn run(group: Arc<Group>) {
         let request = request(&group, &now);
         let answer = tokio::select! {
             answer = group.controller.report(request) => answer,
-            // What is to be said should not wait for the answer to what was said before.
+            // News does not wait for the answer to the last report.
             changed = wait_for_news(&mut standing, &now) => {
                 if changed.is_err() {
                     return;
@@ -84,7 +84,7 @@ fn mark(last: &StateMemory) -> StateMark {
     }
 }
 
-/// What is said in the log again and again, while it lasts.
+/// Conditions that are logged again and again while they last.
 #[derive(Default)]
 struct Log {
     waiting: LogReminder,
@@ -119,7 +119,7 @@ impl Reporter<'_> {
         // Why it does not answer may sound another way each time.
         if self.log.silence.is_due("", Instant::now()) {
             let reason = status.message();
-            tracing::warn!(reason, "the controller does not answer; nobody is elected until it does");
+            tracing::warn!(reason, "the controller does not answer; no master is elected until it does");
         }
         RETRY
     }

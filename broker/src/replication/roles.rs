@@ -25,7 +25,7 @@ const REFUSED: Duration = Duration::from_secs(1);
 /// Longer than anything waits.
 const FOR_EVER: Duration = Duration::from_secs(3600);
 
-/// What is at work for the duty that was ordered.
+/// The work for the duty that was ordered.
 enum Activity {
     Nothing,
     /// The duty failed, and is over at this moment.
@@ -180,7 +180,7 @@ impl Member {
         }
     }
 
-    /// Ends what is at work and begins what was ordered.
+    /// Ends the duty at work and begins the ordered one.
     async fn take_up(&mut self, order: DutyOrder) -> Result<(), BrokerError> {
         self.stop().await?;
         self.number = order.number;
@@ -192,7 +192,7 @@ impl Member {
         Ok(())
     }
 
-    /// Waits until what is at work for the duty `number` gets on by itself, and tells the machine.
+    /// Waits until the work for the duty `number` gets on by itself, and tells the machine.
     async fn progress(
         group: &Group,
         number: u64,
@@ -238,7 +238,7 @@ impl Member {
                 if !is_settled {
                     return std::future::pending().await;
                 }
-                // What is announced from here on is a leader.
+                // From here on the announcements name a leader.
                 drop(group.tell(MemberInput::Settled));
                 *serving = Some(parts.serve(leadership.store.clone(), Some(leadership.clone())));
                 tracing::info!(epoch = leadership.epoch, "ruling");
@@ -262,7 +262,7 @@ impl Member {
                 self.parts.stop_leading();
                 leadership.over.request();
                 self.group.leadership.send_replace(None);
-                // What waits to be confirmed is given up first, so that whoever waits for it ends.
+                // Records that wait to be confirmed are given up first, so that calls that wait for them end.
                 let store = leadership.store.clone();
                 let stepping = tokio::task::spawn_blocking(move || store.step_down());
                 let stepped = stepping.await.expect("a panic would end the process");

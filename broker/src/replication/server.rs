@@ -215,7 +215,7 @@ fn feed_blocking(leadership: &Leadership, mut position: u64, outgoing: &Outgoing
                     reader.wait_for_end(position, PING);
                     continue;
                 }
-                // Where many records come one by one, what is confirmed goes with them.
+                // Where many records come one by one, the high watermark goes with them.
                 if !is_due {
                     reader.wait_for_end(position, PING / 10);
                     if reader.end() != position {

@@ -117,7 +117,7 @@ pub(super) async fn give_up_leadership(group: &Group, to: MemberId) -> Result<()
 /// Keeps this member from ruling, or lets it again.
 ///
 /// # Errors
-/// NOT_ALLOWED when it rules and nobody can take over.
+/// NOT_ALLOWED when it rules and no other member can take over.
 pub(super) async fn set_drained(group: &Group, drained: bool) -> Result<(), RpcError> {
     if drained && group.leadership().is_some() {
         give_up_leadership(group, 0).await?;

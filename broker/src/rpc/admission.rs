@@ -38,7 +38,7 @@ const HELD_MAX: usize = 1024;
 const TELEMETRY_PATH: &str = "/Telemetry";
 /// How long calls that were let in before may take to finish. Slower ones may be told to retry.
 const DONE: Duration = Duration::from_millis(500);
-/// Calls that wait for messages, for up to half a minute: nothing is lost when they end, so nobody waits for that.
+/// Calls that wait for messages, for up to half a minute. A stop cuts them off, for that loses nothing.
 const POLLS: [&str; 2] = ["/ReceiveMessage", "/PullMessage"];
 
 /// The destination of a call.

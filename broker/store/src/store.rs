@@ -408,7 +408,7 @@ impl Store {
         self.shared.failure()
     }
 
-    /// Finishes what was proposed, flushes the index, unless it holds what is not confirmed, and closes the log. Proposals are
+    /// Finishes the proposals, flushes the index unless it holds unconfirmed records, and closes the log. New proposals are
     /// refused from here on; look-ups go on. Blocks until the threads have ended.
     pub fn close(&self) {
         let ruling = self.stop_threads();

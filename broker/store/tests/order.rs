@@ -85,7 +85,7 @@ fn an_index_that_knows_more_than_the_log_is_made_again() {
     assert_eq!(store.state().queues.bounds(1, 0).next, 0);
 }
 
-/// Counts what is asked of it.
+/// A key-value store that counts writes to it.
 #[derive(Default)]
 struct Counting {
     kv: MemKv,

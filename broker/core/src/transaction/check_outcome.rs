@@ -15,7 +15,7 @@ pub enum CheckOutcome {
     /// The webhook with this URL answered.
     Told(String, CheckAnswer),
     /// No producer and no webhook can be asked now.
-    Nobody,
+    NoProducer,
     /// No check is possible: the message cannot be read.
     Impossible,
 }
@@ -45,7 +45,7 @@ impl CheckOutcome {
             })
         };
         match self {
-            Self::Passed | Self::Nobody => Vec::new(),
+            Self::Passed | Self::NoProducer => Vec::new(),
             Self::Over | Self::Impossible => vec![ProgressItem::Checked(CheckedHalf {
                 held: position,
                 checks: half.checks,
@@ -96,8 +96,8 @@ mod tests {
     fn only_a_check_that_reached_somebody_counts() {
         let items = |outcome: CheckOutcome| outcome.items(70, &half(), &POLICY, 1_000);
         assert_eq!(noted(&items(CheckOutcome::Taken("client".into()))), (4, Some(31_000), "client"));
-        assert!(items(CheckOutcome::Nobody).is_empty() && items(CheckOutcome::Passed).is_empty());
-        assert!(!CheckOutcome::Nobody.parks() && !CheckOutcome::Passed.parks());
+        assert!(items(CheckOutcome::NoProducer).is_empty() && items(CheckOutcome::Passed).is_empty());
+        assert!(!CheckOutcome::NoProducer.parks() && !CheckOutcome::Passed.parks());
         for last in [CheckOutcome::Over, CheckOutcome::Impossible] {
             assert!(last.parks());
             assert_eq!(noted(&items(last)), (3, None, ""), "parked, with the checks that were made");

@@ -9,7 +9,7 @@ use crate::log_client::LogRefusal;
 use crate::metadata::ChangeError;
 use crate::refused::refused_by_store;
 
-/// Why a call fails, as it is told.
+/// The reason of a failed call, for the caller.
 #[derive(Debug)]
 pub(super) struct AdminError(RpcError);
 

@@ -55,7 +55,7 @@ impl Admin {
 
     async fn topics_changed(&self) {
         self.deliveries.forget_deleted();
-        // Answered only when nameservers know: whoever creates a topic and then uses it finds it.
+        // Answered only when nameservers know: a client that creates a topic and then uses it finds it.
         self.announcer.announce().await;
     }
 

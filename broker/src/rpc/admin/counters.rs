@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::rates::{self, Rates};
 
-/// What is counted since the process started.
+/// Counters since the process started.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) messages_in: AtomicU64,
@@ -40,7 +40,7 @@ impl Counters {
     }
 }
 
-/// Since when nobody has sent anything here.
+/// The time since which no client has sent anything here.
 #[derive(Debug)]
 pub(crate) struct Quiet(Mutex<Instant>);
 
@@ -51,12 +51,12 @@ impl Default for Quiet {
 }
 
 impl Quiet {
-    /// It begins anew.
+    /// The silence begins anew.
     pub(crate) fn broken(&self) {
         *self.0.lock() = Instant::now();
     }
 
-    /// For how long nobody has, in milliseconds.
+    /// How long the silence lasts, in milliseconds.
     pub(super) fn elapsed_ms(&self) -> u64 {
         let since = *self.0.lock();
         u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)

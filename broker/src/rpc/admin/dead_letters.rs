@@ -271,7 +271,7 @@ fn subscription(
     if let Some(active) = deliveries.active(group.id, topic.id) {
         return Ok(Some(active));
     }
-    // Nobody has asked for messages since this broker was started; the log knows what used up its attempts.
+    // No consumer has asked for messages since this broker started; the log knows which messages used up their attempts.
     for queue in 0..topic.read_queues {
         let acks = store.state().acks(group.id, topic.id, queue)?;
         let is_spent = |(_, attempts, _): (QueueOffset, u32, i64)| attempts >= group.max_attempts();

@@ -91,7 +91,7 @@ impl Inquiry<'_> {
         let (Some(topic), Some((queue, offset))) = (topic, found.standing.place()) else { return Ok(life) };
         if offset < self.store.state().queues.bounds(topic.id, queue).min {
             life.state = "expired".to_owned();
-            life.text = "its retention is over: nobody gets it for the first time any more".to_owned();
+            life.text = "its retention is over: no group can receive it for the first time".to_owned();
         }
         let place = MessagePlace { topic: &topic, queue, offset, message: &found.message };
         for group in self.groups_of(&topic)? {
@@ -140,7 +140,7 @@ impl Inquiry<'_> {
             MessageFate::Done => self.done(place, (group, cursor), is_filtered, &mut reason)?,
             MessageFate::Blocked { attempts } => {
                 reason.attempts = attempts;
-                let text = "its attempts are used up and it stays, with what is behind it in its message group; say what becomes of it with blockedSettle";
+                let text = "its attempts are used up; it blocks later messages of its message group until an operator settles it with blockedSettle";
                 ("blocked", text.to_owned())
             }
             MessageFate::InFlight { client, attempt, until_ms, while_alive } => {
@@ -264,7 +264,7 @@ fn ready(
     if has_no_consumer {
         return (
             "no-consumer",
-            "nobody of the group asks for messages of the topic; start a consumer".to_owned(),
+            "no consumer of the group asks for messages of the topic; start one".to_owned(),
         );
     }
     if is_filtered {
@@ -295,15 +295,17 @@ fn standing(standing: &MessageStanding) -> (&'static str, String, i64) {
         }
         MessageStanding::Timer(timer) => {
             let by = if timer.decided_by.is_empty() { "its producer" } else { &timer.decided_by };
-            ("recalled", format!("{by} cancelled it before its time: nobody gets it"), 0)
+            ("recalled", format!("{by} recalled it before its delivery time: it is not delivered"), 0)
         }
         MessageStanding::Half(half) => match word {
-            "rolled-back" => {
-                (word, format!("its transaction was rolled back by {}: nobody gets it", half.decided_by), 0)
-            }
+            "rolled-back" => (
+                word,
+                format!("its transaction was rolled back by {}: it is not delivered", half.decided_by),
+                0,
+            ),
             "parked" => {
                 let text = format!(
-                    "its transaction is undecided after {} check-backs, and stays so until somebody settles it: transaction commit or rollback",
+                    "its transaction is undecided after {} check-backs, and stays so until an operator settles it: transaction commit or rollback",
                     half.checks
                 );
                 (word, text, 0)

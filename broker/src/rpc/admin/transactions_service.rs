@@ -29,7 +29,7 @@ impl TransactionsService {
         TransactionsServer::new(Self { admin: TransactionAdmin { broker, log, webhooks }, lookups })
     }
 
-    /// Looks things up where waiting for the disk hinders nobody.
+    /// Looks things up where waiting for the disk holds no other call up.
     async fn look<R, T>(
         &self,
         request: Request<R>,

@@ -136,7 +136,7 @@ impl CheckBackTask {
             if let Some(half) = half.filter(is_due) {
                 let check =
                     if self.is_over(&half) { CheckOutcome::Over } else { self.ask(sample, &half).await? };
-                if let CheckOutcome::Nobody = check {
+                if let CheckOutcome::NoProducer = check {
                     self.deserted().add(topic_id, sample, mono_ms());
                     continue;
                 }
@@ -189,7 +189,7 @@ impl CheckBackTask {
             return Ok(CheckOutcome::Passed);
         }
         let check = self.ask(position, half).await?;
-        if let CheckOutcome::Nobody = check {
+        if let CheckOutcome::NoProducer = check {
             self.deserted().add(half.topic_id, position, mono_ms());
         }
         Ok(check)
@@ -258,7 +258,7 @@ impl CheckBackTask {
     /// Sends a half message to some producer of its topic.
     async fn ask(&self, position: u64, half: &HalfMessage) -> Result<CheckOutcome, StoreError> {
         let Some(topic) = self.log.store().state().topics.by_id(half.topic_id) else {
-            return Ok(CheckOutcome::Nobody);
+            return Ok(CheckOutcome::NoProducer);
         };
         let command = match self.command(position, half) {
             Ok(Some(command)) => command,
@@ -269,9 +269,9 @@ impl CheckBackTask {
         if let Some(client) = self.reach.check(&topic.name, &command).await {
             return Ok(CheckOutcome::Taken(client));
         }
-        let Some(url) = topic.attributes.get(WEBHOOK_ATTRIBUTE) else { return Ok(CheckOutcome::Nobody) };
+        let Some(url) = topic.attributes.get(WEBHOOK_ATTRIBUTE) else { return Ok(CheckOutcome::NoProducer) };
         let answer = self.webhooks.ask(url, half, &command).await;
-        Ok(answer.map_or(CheckOutcome::Nobody, |answer| CheckOutcome::Told(url.clone(), answer)))
+        Ok(answer.map_or(CheckOutcome::NoProducer, |answer| CheckOutcome::Told(url.clone(), answer)))
     }
 
     /// The command for a producer; `None` when the message is malformed.
