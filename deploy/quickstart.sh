@@ -99,7 +99,7 @@ data="$(cd "$data" && pwd)"
 start_server nameserver "$bin/nameserver" --listen "127.0.0.1:$nameserver_port" --data "$data/nameserver" \
   --health-listen "$health"
 nameserver="$address"
-# Check-backs come after 2 s here, so that nobody has to wait; the defaults are RocketMQ's 6 s and 30 s.
+# Check-backs come after 2 s here, to keep the tour short; the defaults are RocketMQ's 6 s and 30 s.
 start_server broker "$bin/broker" --cluster DefaultCluster --group broker-a --nameserver "$nameserver" \
   --listen "127.0.0.1:$broker_port" --data "$data/broker" --health-listen "$health" \
   --transaction-first-check 2s --transaction-check-interval 2s

@@ -11,7 +11,7 @@
 #   setup_go       installs Go if it is missing or too old, and the official Go SDK; sets KEROLOX_GO, the folder of both
 #                  caches of Go
 #
-# Only what is missing is installed, and each step says what it does.
+# Only missing things are installed, and each step says what it does.
 # shellcheck shell=bash
 
 kerolox_root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -70,7 +70,7 @@ packaged_rocksdb() {
   apt-cache policy librocksdb-dev 2>/dev/null | sed -n 's/^ *Candidate: //p' | grep -v '^(none)$' || true
 }
 
-# Runs a command as root: directly, or with sudo, which may ask for a password only where somebody can type it.
+# Runs a command as root: directly, or with sudo, which may ask for a password only on a terminal.
 as_root() {
   if [ "$(id -u)" = 0 ]; then
     "$@"
@@ -106,7 +106,7 @@ make_venv() { # FOLDER
 setup_python() {
   command -v python3 >/dev/null || fail "python3 is not on the PATH: install Python 3.9 or newer"
   local requirements="$kerolox_root/tests/sdk/python/requirements.txt" venv
-  # Named after what is in it: changed requirements make a new environment, unchanged ones cost nothing.
+  # Named after its requirements: changed requirements make a new environment, unchanged ones cost nothing.
   venv="$kerolox_cache/python-$(cat "$requirements" <(python3 --version) | cksum | cut -d' ' -f1)"
   KEROLOX_PYTHON="$venv/bin/python"
   export KEROLOX_PYTHON

@@ -295,8 +295,8 @@ async fn nameservers_come_and_go() {
     let before = group_of_two(&all).await;
     let add = |id, address: &str| AddNameserverRequest { id, address: address.to_owned() };
     let alone = free_address();
-    let nobody = decided(async || all.add_nameserver(add(4, &alone)).await).await.unwrap_err();
-    assert!(nobody.message().contains("--join --id 4"), "{nobody:?}");
+    let absent = decided(async || all.add_nameserver(add(4, &alone)).await).await.unwrap_err();
+    assert!(absent.message().contains("--join --id 4"), "{absent:?}");
     let stranger = Node::new(4, &alone, &[]);
     let refused = decided(async || all.add_nameserver(add(4, &alone)).await).await.unwrap_err();
     assert!(refused.message().contains("already decides"), "{refused:?}");

@@ -11,9 +11,9 @@ use crate::kerolox::{ErrorDetail, ErrorKind};
 /// Why a service refuses a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RpcError {
-    /// For programs.
+    /// The kind of the error, for programs.
     pub kind: ErrorKind,
-    /// For people: what is wrong, and what to do.
+    /// The error and its remedy, for people.
     pub message: String,
 }
 

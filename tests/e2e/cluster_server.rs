@@ -64,7 +64,7 @@ fn servers_keep_their_address_and_end_with_the_program() {
 
     let error = |line| ask(&harness, line)["error"].to_string();
     assert!(
-        error("kill 0 nobody").contains("no server nobody") && error("dance").contains("unknown request")
+        error("kill 0 unheard").contains("no server unheard") && error("dance").contains("unknown request")
     );
     assert!(error("cluster KEROLOX_BROKER__LITE__MAX_TOPICS=many").contains("the end of its log"));
     let standalone = ask(&harness, "standalone");

@@ -205,6 +205,6 @@ pub enum RefusalReason {
     NotAllowed,
     /// It never makes sense.
     Invalid,
-    /// Whoever asks belongs to other nameservers, or to a group with another history.
+    /// The caller belongs to other nameservers, or to a group with another history.
     Foreign,
 }

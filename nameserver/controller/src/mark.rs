@@ -184,7 +184,7 @@ impl GroupRecord {
             // Epochs of two histories cannot be compared.
             Some(_) if self.is_split => false,
             Some((of, in_sync)) => of > self.base_set || of == self.base_set && !in_sync.is_subset(awaited),
-            // A member that knows no set, and only such ones before it: then whoever it knows is awaited.
+            // A member that knows no set, after others that knew none: all members that it knows of are awaited.
             None => {
                 self.base_set == (0, 0) && joiner.knows_others() && !joiner.group_known().is_subset(awaited)
             }

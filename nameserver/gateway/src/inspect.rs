@@ -140,8 +140,8 @@ mod tests {
             wait_ms: 2_000,
             ..Default::default()
         };
-        let nobody = server.ask_client(Request::new(ask())).await.unwrap().into_inner();
-        assert!(!nobody.taken && nobody.reply.is_none());
+        let absent = server.ask_client(Request::new(ask())).await.unwrap().into_inner();
+        assert!(!absent.taken && absent.reply.is_none());
 
         let peer: SocketAddr = "127.0.0.1:7".parse().unwrap();
         let (_lease, mut commands) = server.clients.open_stream("c", Some(peer));

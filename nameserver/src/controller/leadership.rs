@@ -44,7 +44,7 @@ impl Tenure {
     }
 }
 
-/// Whoever waits for a confirmation that this nameserver leads.
+/// A caller that waits for a confirmation that this nameserver leads.
 type Waiting = oneshot::Sender<Result<(), RpcError>>;
 
 /// This nameserver's part in leading.

@@ -1,8 +1,8 @@
 //! Benchmarks of the storage engine.
 //!
 //! Disks and processors of shared machines vary from second to second, so a figure alone says little. Each figure is
-//! therefore set against what the same machine does at the same time without an engine: plain writes, syncs and reads of
-//! the same bytes, in short turns that alternate with the engine's. Ratios are medians over the turns.
+//! therefore set against what the same machine does at the same time without an engine: plain writes, syncs and reads of equal
+//! bytes, in short turns that alternate with the engine's. Ratios are medians over the turns.
 
 pub mod child;
 pub mod engine;

@@ -15,9 +15,9 @@ use super::request::{ClusterRequest, ServerChange};
 const SUITE: &str = "sdk";
 /// The first broker group; others have the letters that follow.
 const GROUP: &str = "broker-a";
-/// When half messages are checked for the first time: soon, for tests wait for it.
+/// Age of a half message at its first check: short, for tests wait for it.
 const FIRST_CHECK: &str = "2s";
-/// The same in a group of several members: an election passes before that.
+/// That age in a group of several members: an election ends before it.
 const GROUP_FIRST_CHECK: &str = "8s";
 const CHECK_INTERVAL: &str = "2s";
 const CHECK_MAX: &str = "15";
@@ -41,7 +41,7 @@ impl StartedClusters {
         Self { groups, starting: sync::Mutex::default(), clusters: Mutex::default() }
     }
 
-    /// Does what is asked for; requests to one cluster take their turns.
+    /// Carries a request out; requests to one cluster take their turns.
     ///
     /// # Errors
     /// When it fails, or there is no such cluster or server.

@@ -50,7 +50,7 @@ const TERMINATED: u8 = 143;
 /// does not say how many it needs.
 ///
 /// # Errors
-/// When the command cannot be started, or nobody listens to its requests any more.
+/// When the command cannot be started, or the listener for its requests fails.
 pub async fn run(command: &[String], groups: u8) -> Result<u8> {
     let (mut interrupted, mut terminated) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);

@@ -16,7 +16,7 @@ pub(super) enum ClusterRequest {
     Close { cluster: usize },
 }
 
-/// What is done to a server.
+/// An action on a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ServerChange {
     Kill,

@@ -151,13 +151,13 @@ fn a_group_that_leaves_is_listed_for_consumers_until_it_hides() {
 fn a_topic_that_a_group_without_a_master_may_have_is_not_said_to_be_missing() {
     let now = Instant::now();
     let refusal = |table: &RouteTable| queues(table, &resource("", "t"), now).unwrap_err();
-    let nobody = refusal(&RouteTable::new(LEASE, 0));
-    assert_eq!(nobody.code, Code::InternalServerError);
+    let empty = refusal(&RouteTable::new(LEASE, 0));
+    assert_eq!(empty.code, Code::InternalServerError);
     let slave = table_of([member(1, "10.0.0.1", 0, vec![]), registration("b", "10.0.0.2", vec![])], now);
     let unruled = refusal(&slave);
     assert_eq!(unruled.code, Code::InternalServerError);
     assert!(unruled.message.contains("broker group a has no master"), "{unruled}");
-    for refusal in [nobody, unruled] {
+    for refusal in [empty, unruled] {
         assert!(!refusal.message.contains("updateTopic") && refusal.is_of_unknown_topic(), "{refusal}");
     }
     let ruled = table_of([member(1, "10.0.0.1", 0, vec![]), member(0, "10.0.0.2", 4, vec![])], now);

@@ -53,7 +53,7 @@ where
     }
 }
 
-/// Counts each call as a sign of life of its client, once. It stands behind the admission: a server that serves nobody keeps no
+/// Counts each call as a sign of life of its client, once. It stands behind the admission: a server that admits no call keeps no
 /// sessions.
 #[derive(Debug, Clone)]
 pub struct SessionLayer {

@@ -28,7 +28,7 @@ pub type PlacedEntries<T> = Vec<(usize, T)>;
 /// callers have said who they are ([`ClientHeaders::of`]).
 #[tonic::async_trait]
 pub trait OwnCalls: Send + Sync + 'static {
-    /// Name of the broker group: the owner of what is answered here.
+    /// Name of the broker group: the owner of the answers given here.
     fn group(&self) -> &str;
 
     /// A client said goodbye.

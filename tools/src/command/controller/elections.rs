@@ -20,7 +20,7 @@ pub(crate) struct ElectMaster {
     pub(crate) common: Common,
     #[command(flatten)]
     group: GroupChoice,
-    /// Who is to be the master [default: whoever is best besides the master of the moment]
+    /// The member to elect [default: the best one other than the current master]
     #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u64).range(1..))]
     member: Option<u64>,
     /// Also one that may lack what was acknowledged; what it lacks is lost
@@ -42,7 +42,7 @@ impl ElectMaster {
         let state = self.group.find(&controller).await?.state.unwrap_or_default();
         if let Some(instead) = self.dry_run.instead(|| {
             let who =
-                self.member.map_or_else(|| "whoever is best".to_owned(), |member| format!("member {member}"));
+                self.member.map_or_else(|| "the best member".to_owned(), |member| format!("member {member}"));
             let loss = if self.unclean { ", even if it lacks messages" } else { "" };
             format!("elect {who} as master of {} in place of member {}{loss}", state.group, state.master)
         }) {
@@ -207,7 +207,7 @@ fn lost_text(group: &wire::GroupDescription) -> String {
         let health = group.health.iter().find(|health| health.id == member.id && health.silent_ms.is_some());
         let held = match health {
             Some(health) => format!("held the log up to position {}", health.end),
-            None => "held nobody knows how much".to_owned(),
+            None => "held an unknown part of the log".to_owned(),
         };
         format!("member {} ({}:{}) {held}", member.id, member.host, member.port)
     });

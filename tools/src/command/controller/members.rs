@@ -81,7 +81,7 @@ pub(super) fn group_json(group: &wire::GroupDescription) -> Value {
     })
 }
 
-/// A member with what is known of it.
+/// A member with the state of its group, its health and its lag.
 struct MemberView<'a> {
     state: &'a wire::GroupState,
     member: &'a wire::GroupMember,

@@ -117,8 +117,8 @@ pub(crate) async fn standalone(
 }
 
 const STANDALONE: &str = "\
-This broker runs alone (--standalone): it is its own nameserver, elects nobody, and has no slaves. An acknowledgement means that
-the message is on its disk (with log.flush = async: in the page cache); while it is down, nobody takes its place.";
+This broker runs alone (--standalone): it is its own nameserver, holds no elections, and has no slaves. An acknowledgement means
+that the message is on its disk (with log.flush = async: in the page cache); while it is down, no other broker takes over.";
 
 /// What a refusal by the controller means to scripts.
 pub(crate) fn failure(status: Status) -> CommandFailure {
