@@ -19,7 +19,7 @@
 #                                     kill -9 of a broker and of producers that commit, roll back or never decide
 #   tests/run.sh money [--rounds N] [--seed S]
 #                                     kill -9 of sender, receiver and broker of the example that moves money between two
-#                                     databases, at each step and at random moments; then no cent may be lost or made
+#                                     databases, at each step and at random moments; then no cent may be lost or created
 #   tests/run.sh client [--rounds N] [--seed S]
 #                                     the Rust client: its examples, kills, restarts, drains and failovers
 #                                     under its producers and consumers, and Apache's own servers with it
