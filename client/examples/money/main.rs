@@ -1,4 +1,4 @@
-//! Moves money from bank A to bank B. Each bank has a database of its own, and no cent is lost or made, whichever process
+//! Moves money from bank A to bank B. Each bank has a database of its own, and no cent is lost or created, whichever process
 //! dies, and whenever.
 //! README.md beside this file says how to run it and why it works.
 

@@ -7,7 +7,7 @@ use kerolox_harness::built_program;
 use kerolox_harness::verdict;
 use kerolox_tests::money::{Options, run};
 
-/// Kills the sender, the receiver and the broker of the example `money`, and checks that no cent is lost or made.
+/// Kills the sender, the receiver and the broker of the example `money`, and checks that no cent is lost or created.
 #[derive(Parser)]
 struct Arguments {
     /// Number of kills at random moments, besides those at each step of a transfer.

@@ -1,5 +1,5 @@
 //! The torture of the example that moves money between two databases (`client/examples/money`): sender, receiver and broker are
-//! killed at each step of a transfer, and at random moments. Afterwards no cent may be lost or made.
+//! killed at each step of a transfer, and at random moments. Afterwards no cent may be lost or created.
 
 mod parts;
 mod verify;

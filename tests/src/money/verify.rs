@@ -18,7 +18,7 @@ pub(super) fn verify(folder: &Path, said: &Said) -> Result<Vec<CheckedProperty>>
             row.get(0)
         })?;
     Ok(vec![
-        ("no cent is lost or made", books.total_is_kept()),
+        ("no cent is lost or created", books.total_is_kept()),
         ("what was debited was credited, once and to its account", books.debits_are_credited()),
         ("nothing else was credited", books.credits_are_debited()),
         ("every account is right", books.accounts_are_right()),

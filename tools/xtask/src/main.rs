@@ -24,7 +24,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Runs every check that reads only: format, lints, unit tests, documentation, licences, spelling, manual
+    /// Runs every check that reads only: format, lints, unit tests, documentation, licences, spelling, language
     Verify {
         /// Only these steps, by name
         #[arg(long, value_name = "STEP", value_delimiter = ',')]

@@ -38,6 +38,8 @@ const STEPS: &[Step] = &[
         script: "setup_go && files=\"$(gofmt -l tests/sdk/go)\" && { [ -z \"$files\" ] || fail \"gofmt -w would change $files\"; }",
     },
     Step { name: "spelling", lane: Lane::Light, script: "setup_checkers && \"$KEROLOX_CHECKERS/typos\"" },
+    // Reads all that Git tracks in a moment; in Cargo's lane since Cargo starts it.
+    Step { name: "english", lane: Lane::Cargo, script: "cargo xtask english" },
     Step {
         name: "licences",
         lane: Lane::Light,

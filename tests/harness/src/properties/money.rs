@@ -50,7 +50,7 @@ impl BankBooks {
         self.debits.iter().filter(|(id, debit)| !is_credited(id, debit)).map(|(id, _)| id).collect()
     }
 
-    /// No cent is lost or made.
+    /// No cent is lost or created.
     ///
     /// # Errors
     /// With the difference.
