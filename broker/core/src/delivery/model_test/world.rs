@@ -1,4 +1,4 @@
-//! The engine and the reference side by side: what is handed out, and what a restart leaves.
+//! The engine and the reference side by side: deliveries, and the state after a restart.
 
 use std::collections::BTreeMap;
 
@@ -37,7 +37,7 @@ impl Expected {
         Self { handed: self.handed, repeats: self.repeats, noted: self.noted, ..Self::default() }
     }
 
-    /// A handle counts while it is current and not expired; where nobody holds the message, the last one given counts.
+    /// A handle counts while it is current and not expired; while no client holds the message, the last one given counts.
     pub(super) fn admits(&self, message: &DeliveredMessage, now_ms: i64) -> bool {
         if self.blocked {
             return false;
@@ -159,7 +159,7 @@ impl World {
             let picked = self
                 .subscription
                 .receive(self.now_ms, &request, |id| living[id.parse::<usize>().expect("ours")]);
-            self.renewals();
+            self.sweep();
             self.log_progress()?;
             prop_assert!(picked.len() <= max);
             if picked.is_empty() {
@@ -214,11 +214,15 @@ impl World {
         progress.is_done(offset)
     }
 
-    /// What living clients hold while alive is prolonged by whoever looks.
-    pub(super) fn renewals(&mut self) {
-        for expected in self.reference.values_mut().filter(|e| e.alive_held && !e.done) {
-            if expected.invisible_until_ms <= self.now_ms {
-                expected.invisible_until_ms = self.now_ms + 60_000;
+    /// Any look at the queue prolongs the messages that living clients hold while alive, and blocks those whose last attempt
+    /// ended, even behind others of their message group.
+    pub(super) fn sweep(&mut self) {
+        let (now_ms, blocks) = (self.now_ms, self.policy.exhausted == ExhaustedAction::Block);
+        for expected in self.reference.values_mut().filter(|e| !e.done && e.invisible_until_ms <= now_ms) {
+            if expected.alive_held {
+                expected.invisible_until_ms = now_ms + 60_000;
+            } else if blocks && expected.attempts >= MAX_ATTEMPTS && !expected.blocked {
+                *expected = Expected { attempts: expected.attempts, blocked: true, ..expected.anew() };
             }
         }
     }
@@ -260,7 +264,7 @@ impl World {
         Ok(())
     }
 
-    /// Everything before it in its message group is done or comes with it, and nobody holds anything behind it. Nothing new comes
+    /// Everything before it in its message group is done or comes with it, and no client holds a later one. Nothing new comes
     /// while an older one that was handed out is not done.
     pub(super) fn check_order(
         &self,
@@ -275,7 +279,7 @@ impl World {
             prop_assert!(other > offset || expected.done || with_it, "{offset} overtakes {other}");
             let held =
                 expected.lease.is_some() && !expected.done && expected.invisible_until_ms > self.now_ms;
-            prop_assert!(!held || with_it, "{offset} is handed out while somebody holds {other}");
+            prop_assert!(!held || with_it, "{offset} is handed out while a client holds {other}");
             let undone = other < offset && expected.repeats && !expected.done;
             prop_assert!(
                 !(is_new && undone),
