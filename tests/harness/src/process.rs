@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use crate::kept_logs::keep_log;
 
 /// How long a server may take until it serves.
-const START_LIMIT: Duration = Duration::from_secs(60);
+const START_LIMIT: Duration = Duration::from_secs(180);
 /// How long a server may take to end.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
 /// How long a health probe may take.
@@ -123,7 +123,7 @@ impl ServerProcess {
     /// Starts the process and returns how long it took until it served.
     ///
     /// # Errors
-    /// When it ends or does not serve within a minute; the end of its log is part of the error.
+    /// When it ends or does not serve within three minutes; the end of its log is part of the error.
     pub fn start(&mut self) -> Result<Duration> {
         let started = Instant::now();
         self.begin()?;
@@ -134,7 +134,7 @@ impl ServerProcess {
     /// Starts the process and returns when it answers health checks, which may be long before it serves.
     ///
     /// # Errors
-    /// When it ends or does not answer any within a minute; the end of its log is part of the error.
+    /// When it ends or does not answer any within three minutes; the end of its log is part of the error.
     pub fn begin(&mut self) -> Result<()> {
         let mut child = self.spawn()?;
         self.lines = Some(Mutex::new(read_lines(child.stdout.take().expect("stdout is piped"))));
