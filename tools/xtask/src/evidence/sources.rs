@@ -6,19 +6,19 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 
-use crate::record::{Records, SuiteRecord, TestRecord};
+use crate::record::{RunRecords, SuiteRecord, TestRecord};
 
 /// All rows of the page.
 #[derive(Debug, Serialize)]
-pub(crate) struct Evidence {
+pub(crate) struct EvidencePage {
     pub(crate) guarantees: Vec<GuaranteeRow>,
     pub(crate) faults: Vec<FaultRow>,
     pub(crate) switches: Vec<SwitchRow>,
     pub(crate) suites: Vec<SuiteRow>,
     /// What SCENARIOS.md says is not tested.
-    pub(crate) gaps: Vec<Gap>,
+    pub(crate) gaps: Vec<KnownGap>,
     /// Failures of other systems, or of an earlier state of this one, and the tests that notice them.
-    pub(crate) regressions: Vec<Regression>,
+    pub(crate) regressions: Vec<ShownRegression>,
 }
 
 /// One promise.
@@ -68,7 +68,7 @@ pub(crate) struct SuiteRow {
 
 /// Something that no test exercises.
 #[derive(Debug, Serialize)]
-pub(crate) struct Gap {
+pub(crate) struct KnownGap {
     /// Scenario that it belongs to.
     pub(crate) scenario: String,
     pub(crate) text: String,
@@ -76,14 +76,14 @@ pub(crate) struct Gap {
 
 /// A failure that tests notice.
 #[derive(Debug, Serialize)]
-pub(crate) struct Regression {
+pub(crate) struct ShownRegression {
     pub(crate) scenario: String,
     pub(crate) what: String,
     pub(crate) tests: Vec<String>,
 }
 
 /// Reads everything.
-pub(crate) fn gather(root: &Path, records: &Records) -> Result<Evidence> {
+pub(crate) fn gather(root: &Path, records: &RunRecords) -> Result<EvidencePage> {
     let read = |path: &str| fs::read_to_string(root.join(path)).with_context(|| path.to_owned());
     let text = read("tests/SCENARIOS.md")?;
     let scenarios = scenarios(&text);
@@ -96,7 +96,7 @@ pub(crate) fn gather(root: &Path, records: &Records) -> Result<Evidence> {
     let mut faults = faults("sim", &read("tests/sim/src/swarm.rs")?, sim);
     let chaos = records.suites.get("chaos").map_or("", |suite| &suite.figures);
     faults.extend(self::faults("chaos", &read("tests/src/chaos/plan.rs")?, chaos));
-    Ok(Evidence {
+    Ok(EvidencePage {
         guarantees: guarantees(&read("GUARANTEES.md")?, records),
         faults,
         switches: switches(&read("broker/log/src/sabotage.rs")?, records),
@@ -110,12 +110,12 @@ pub(crate) fn gather(root: &Path, records: &Records) -> Result<Evidence> {
     })
 }
 
-fn guarantees(text: &str, records: &Records) -> Vec<GuaranteeRow> {
+fn guarantees(text: &str, records: &RunRecords) -> Vec<GuaranteeRow> {
     let promises = text.split("\n**G").skip(1);
     promises.map(|promise| guarantee(promise.split("\n#").next().unwrap_or(promise), records)).collect()
 }
 
-fn guarantee(promise: &str, records: &Records) -> GuaranteeRow {
+fn guarantee(promise: &str, records: &RunRecords) -> GuaranteeRow {
     let (id, rest) = promise.split_once(". ").unwrap_or((promise, ""));
     let text = rest.split("**").next().unwrap_or(rest).replace('\n', " ");
     let tests: Vec<String> = promise
@@ -137,7 +137,7 @@ fn guarantee(promise: &str, records: &Records) -> GuaranteeRow {
 }
 
 /// The record of a test; that of a suite for a function by which the suite judges.
-fn record_of(test: &str, records: &Records) -> Option<TestRecord> {
+fn record_of(test: &str, records: &RunRecords) -> Option<TestRecord> {
     let (path, name) = test.split_once("::").unwrap_or((test, ""));
     let suite = suite_of(path).and_then(|suite| records.suites.get(suite)).map(|suite| suite.test.clone());
     records.tests.get(name).cloned().or(suite)
@@ -188,7 +188,7 @@ fn faults(suite: &'static str, source: &str, figures: &str) -> Vec<FaultRow> {
         .collect()
 }
 
-fn switches(source: &str, records: &Records) -> Vec<SwitchRow> {
+fn switches(source: &str, records: &RunRecords) -> Vec<SwitchRow> {
     let list =
         source.split("pub const SWITCHES").nth(1).and_then(|rest| rest.split("];").next()).unwrap_or("");
     let texts: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
@@ -220,12 +220,12 @@ impl Scenario<'_> {
         self.body.trim().lines().next().unwrap_or("").to_owned()
     }
 
-    fn gap(&self) -> Option<Gap> {
+    fn gap(&self) -> Option<KnownGap> {
         let text = self.body.split("Not tested: ").nth(1)?;
-        Some(Gap { scenario: self.name.to_owned(), text: text.trim().replace('\n', " ") })
+        Some(KnownGap { scenario: self.name.to_owned(), text: text.trim().replace('\n', " ") })
     }
 
-    fn regression(&self) -> Option<Regression> {
+    fn regression(&self) -> Option<ShownRegression> {
         let tests: Vec<String> = self
             .body
             .split('`')
@@ -234,7 +234,11 @@ impl Scenario<'_> {
             .filter(|name| name.contains("::"))
             .map(str::to_owned)
             .collect();
-        (!tests.is_empty()).then(|| Regression { scenario: self.name.to_owned(), what: self.what(), tests })
+        (!tests.is_empty()).then(|| ShownRegression {
+            scenario: self.name.to_owned(),
+            what: self.what(),
+            tests,
+        })
     }
 }
 
@@ -244,7 +248,7 @@ mod tests {
 
     #[test]
     fn a_promise_has_its_tests_and_their_runs() {
-        let mut records = Records::default();
+        let mut records = RunRecords::default();
         let run =
             TestRecord { runs: 3, failures: 1, commit: "abcd".to_owned(), date: "2026-11-25".to_owned() };
         records.tests.insert("it_holds".to_owned(), run);
