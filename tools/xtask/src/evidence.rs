@@ -2,6 +2,7 @@
 //!
 //! Made from GUARANTEES.md, tests/SCENARIOS.md, the lists of faults and switches in the code, and the records of test runs.
 
+mod faults;
 mod page;
 mod sources;
 

@@ -2,7 +2,8 @@
 
 use std::fmt::{self, Write as _};
 
-use super::sources::{EvidencePage, FaultRow};
+use super::faults::SUITES;
+use super::sources::EvidencePage;
 
 /// Renders all rows.
 pub(crate) fn render(evidence: &EvidencePage) -> String {
@@ -51,31 +52,39 @@ fn guarantees(page: &mut String, evidence: &EvidencePage) -> fmt::Result {
     Ok(())
 }
 
-/// Darkness by how often a fault came.
-fn shade(row: &FaultRow) -> &'static str {
-    match row.times {
-        None | Some(0) => "untested",
+/// A cell of the fault matrix: the darker, the more often the fault came.
+fn cell(times: Option<u64>) -> String {
+    let shade = match times {
+        None => return String::new(),
+        Some(0) => "not in the last run",
         Some(1..10) => "░",
         Some(10..100) => "▒",
         Some(100..500) => "▓",
         Some(_) => "█",
+    };
+    match times {
+        Some(times @ 1..) => format!("{shade} {times}"),
+        _ => shade.to_owned(),
     }
 }
 
 fn faults(page: &mut String, evidence: &EvidencePage) -> fmt::Result {
-    page.push_str(
-        "\n## Faults\n\nHow often each fault came in the last run of its suite. Every run checks all its properties after every \
-         fault: acknowledged messages, one leader per epoch, equal prefixes, order, decisions.\n\n| suite | fault | times | |\n|---|---|---|---|\n",
-    );
+    writeln!(
+        page,
+        "\n## Faults\n\nHow often each fault came in the last run of a suite; an empty cell is not tested by that suite. Every run \
+         checks all its properties after every fault: acknowledged messages, one leader per epoch, equal prefixes, order, \
+         decisions.\n\n| fault | {} |\n|---|{}",
+        SUITES.join(" | "),
+        "---|".repeat(SUITES.len())
+    )?;
     for row in &evidence.faults {
-        let times = row.times.map_or_else(|| "-".to_owned(), |times| times.to_string());
-        writeln!(page, "| {} | {} | {times} | {} |", row.suite, row.fault, shade(row))?;
+        writeln!(page, "| {} | {} |", row.fault, row.times.map(cell).join(" | "))?;
     }
     Ok(())
 }
 
 fn switches(page: &mut String, evidence: &EvidencePage) -> fmt::Result {
-    page.push_str("\n## Mutations\n\nEach switch breaks the product on purpose (`tests/run.sh sabotage SWITCH`).\n\n| switch | breaks | first noticed by |\n|---|---|---|\n");
+    page.push_str("\n## Mutations\n\nEach switch breaks the product on purpose (`tests/run.sh sabotage SWITCH`).\n\n| switch | breaks | first noticed by, after seconds |\n|---|---|---|\n");
     for row in &evidence.switches {
         let by = if row.noticed_by.is_empty() { "not run" } else { &row.noticed_by };
         writeln!(page, "| `{}` | {} | {by} |", row.switch, row.breaks)?;

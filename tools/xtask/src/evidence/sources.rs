@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 
+use super::faults::{self, FaultRow};
 use crate::record::{RunRecords, SuiteRecord, TestRecord};
 
 /// All rows of the page.
@@ -38,15 +39,6 @@ pub(crate) struct GuaranteeRow {
     /// Commit and day of the last run; empty without one.
     pub(crate) commit: String,
     pub(crate) date: String,
-}
-
-/// One kind of fault.
-#[derive(Debug, Serialize)]
-pub(crate) struct FaultRow {
-    pub(crate) suite: &'static str,
-    pub(crate) fault: String,
-    /// How often it happened in the last run of its suite; none if the suite did not say.
-    pub(crate) times: Option<u64>,
 }
 
 /// One way to break the code on purpose.
@@ -92,10 +84,7 @@ pub(crate) fn gather(root: &Path, records: &RunRecords) -> Result<EvidencePage> 
         "only {} scenarios: is tests/SCENARIOS.md still read right?",
         scenarios.len()
     );
-    let sim = records.suites.get("sim").map_or("", |suite| &suite.figures);
-    let mut faults = faults("sim", &read("tests/sim/src/swarm.rs")?, sim);
-    let chaos = records.suites.get("chaos").map_or("", |suite| &suite.figures);
-    faults.extend(self::faults("chaos", &read("tests/src/chaos/plan.rs")?, chaos));
+    let faults = faults::rows(&read("tests/sim/src/swarm.rs")?, &read("tests/src/chaos/plan.rs")?, records);
     Ok(EvidencePage {
         guarantees: guarantees(&read("GUARANTEES.md")?, records),
         faults,
@@ -136,10 +125,11 @@ fn guarantee(promise: &str, records: &RunRecords) -> GuaranteeRow {
     }
 }
 
-/// The record of a test; that of a suite for a function by which the suite judges.
+/// The record of a test; that of a suite for a function by which the suite judges, and of all unit tests for a file of them.
 fn record_of(test: &str, records: &RunRecords) -> Option<TestRecord> {
     let (path, name) = test.split_once("::").unwrap_or((test, ""));
-    let suite = suite_of(path).and_then(|suite| records.suites.get(suite)).map(|suite| suite.test.clone());
+    let suite = suite_of(path).or(name.is_empty().then_some("unit"));
+    let suite = suite.and_then(|suite| records.suites.get(suite)).map(|suite| suite.test.clone());
     records.tests.get(name).cloned().or(suite)
 }
 
@@ -169,23 +159,11 @@ fn command(test: &str) -> String {
     if path.starts_with("tests/sdk/python/") {
         return format!("tests/run.sh sdk --python -k {name}");
     }
+    // A whole file is a module of that name.
+    let name =
+        if name.is_empty() { path.rsplit('/').next().unwrap_or(path).trim_end_matches(".rs") } else { name };
     let folder = path.split("/src/").next().unwrap_or(path).split("/tests/").next().unwrap_or(path);
     format!("(cd {folder} && cargo test --release {name})")
-}
-
-/// Kinds of faults in a source with `Self::Kill,` and the like, and how often the figures say they came: "(Kill 1102, …)".
-fn faults(suite: &'static str, source: &str, figures: &str) -> Vec<FaultRow> {
-    let body = source.split("enum Fault").nth(1).and_then(|rest| rest.split("\n}").next()).unwrap_or("");
-    let variants = body.lines().map(str::trim).filter(|line| line.starts_with(char::is_uppercase));
-    let name = |line: &str| line.chars().take_while(|letter| letter.is_alphanumeric()).collect::<String>();
-    variants
-        .map(name)
-        .map(|fault| {
-            let after = figures.split(&format!("{fault} ")).nth(1);
-            let digits = after.map(|rest| rest.chars().take_while(char::is_ascii_digit).collect::<String>());
-            FaultRow { suite, times: digits.and_then(|digits| digits.parse().ok()), fault }
-        })
-        .collect()
 }
 
 fn switches(source: &str, records: &RunRecords) -> Vec<SwitchRow> {
@@ -258,15 +236,8 @@ mod tests {
         assert_eq!((row.runs, row.failures, row.commit.as_str()), (3, 1, "abcd"));
         assert_eq!(row.command, "tests/run.sh e2e it_holds");
         assert_eq!(command("broker/log/tests/b.rs::new"), "(cd broker/log && cargo test --release new)");
+        assert_eq!(command("broker/core/src/a/b_test.rs"), "(cd broker/core && cargo test --release b_test)");
         assert_eq!(command("tests/src/crash/verify.rs::verify"), "tests/run.sh crash --seed 1");
-    }
-
-    #[test]
-    fn faults_without_a_figure_are_shown_as_such() {
-        let source = "enum Fault {\n    /// Dies.\n    Kill,\n    SlowDisk { ms: u64 },\n}\n";
-        let rows = faults("sim", source, "sim: 3 faults (Kill 3), lost 0");
-        let found: Vec<_> = rows.iter().map(|row| (row.fault.as_str(), row.times)).collect();
-        assert_eq!(found, [("Kill", Some(3)), ("SlowDisk", None)]);
     }
 
     #[test]
