@@ -9,7 +9,7 @@ use crate::peer::{
     Peer, acking, bodies, code, delayed, handle, in_lite, message, receiving, receiving_at, resource,
 };
 use crate::telemetry::{Session, producer};
-use crate::world::{A, B, Setting, World, eventually};
+use crate::world::{A, B, ConformanceWorld, Setting, eventually};
 
 lines![
     c24_the_nameserver_answers_settings_and_keeps_the_stream,
@@ -148,7 +148,7 @@ async fn c28_a_check_back_reaches_a_producer_at_the_nameserver(setting: Setting)
 }
 
 async fn c29_brokers_go_on_without_the_nameserver(setting: Setting) {
-    let mut world = World::start().await;
+    let mut world = ConformanceWorld::start().await;
     let topic = world.topic("NORMAL").await;
     let peer = Peer::connect(world.a(), setting.transport).await;
     world.servers.nameservers[0].kill().expect("a kill");

@@ -40,7 +40,7 @@ use tokio::sync::Semaphore;
 
 use crate::peer::Transport;
 use crate::remarks::{DIFFERENT, LONG, NOT_YET, PARTLY, Remark};
-use crate::world::{Setting, World};
+use crate::world::{ConformanceWorld, Setting};
 
 /// Lines of the checklist.
 const COUNT: u8 = 75;
@@ -107,7 +107,7 @@ async fn main() -> ExitCode {
     });
     lines.retain(|line| with_long || !LONG.iter().any(|remark| remark.line == line.number()));
 
-    let world = Arc::new(World::start().await);
+    let world = Arc::new(ConformanceWorld::start().await);
     let slots = Arc::new(Semaphore::new(AT_ONCE));
     let runs: Vec<_> =
         lines.iter().map(|line| tokio::spawn(run(*line, world.clone(), slots.clone()))).collect();
@@ -151,7 +151,7 @@ fn list(title: &str, remarks: &[Remark]) {
 }
 
 /// Runs a line over both transports at the same time, and says why it does not hold.
-async fn run(line: Line, world: Arc<World>, slots: Arc<Semaphore>) -> Result<(), String> {
+async fn run(line: Line, world: Arc<ConformanceWorld>, slots: Arc<Semaphore>) -> Result<(), String> {
     let _slot = slots.acquire().await.expect("the semaphore stays open");
     let runs = [Transport::Plain, Transport::Tls].map(|transport| {
         let setting = Setting { world: world.clone(), transport };

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use kerolox_proto::v2::{self, Code};
 
 use crate::peer::{Peer, body, code, handle, message, receiving_at, resource, with_system};
-use crate::world::{A, B, Setting, World, eventually};
+use crate::world::{A, B, ConformanceWorld, Setting, eventually};
 
 lines![
     c71_what_is_not_offered_says_so,
@@ -69,7 +69,7 @@ async fn c74_traffic_after_five_minutes_of_silence(setting: Setting) {
 }
 
 async fn c75_a_rolling_restart_loses_nothing(setting: Setting) {
-    let mut world = World::start().await;
+    let mut world = ConformanceWorld::start().await;
     let topic = world.topic_on(&[world.a(), world.b()], "NORMAL", 6).await;
     let at_a = Peer::connect(world.a(), setting.transport).await.with_timeout(Some(Duration::from_secs(3)));
     let at_b = Peer::connect(world.b(), setting.transport).await.with_timeout(Some(Duration::from_secs(3)));

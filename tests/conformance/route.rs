@@ -6,7 +6,7 @@ use std::time::Duration;
 use kerolox_proto::v2::{self, AddressScheme, Code, MessageType, Permission};
 
 use crate::peer::{Peer, code, resource};
-use crate::world::{A, B, QUEUES, Setting, World, eventually};
+use crate::world::{A, B, ConformanceWorld, QUEUES, Setting, eventually};
 
 lines![
     c16_route_lists_masters_with_all_fields,
@@ -105,7 +105,7 @@ async fn c19_endpoints_say_what_they_are(setting: Setting) {
         ("192.0.2.7", AddressScheme::IPv4),
         ("2001:db8::7", AddressScheme::IPv6),
     ] {
-        let world = World::start_with(&["--advertise", host], &[]).await;
+        let world = ConformanceWorld::start_with(&["--advertise", host], &[]).await;
         let topic = world.topic("NORMAL").await;
         let peer = Peer::connect(world.nameserver(), setting.transport).await;
         for queue in route(&peer, &topic).await {
@@ -117,7 +117,7 @@ async fn c19_endpoints_say_what_they_are(setting: Setting) {
 }
 
 async fn c20_a_dead_broker_leaves_the_route_and_comes_back(setting: Setting) {
-    let mut world = World::start().await;
+    let mut world = ConformanceWorld::start().await;
     let topic = world.topic_on(&[world.a(), world.b()], "NORMAL", 6).await;
     let servers = [world.nameserver(), world.a()];
     let mut peers = Vec::new();

@@ -9,7 +9,7 @@ use crate::peer::{
     Peer, bodies, code, delayed, grouped, handle, in_lite, message, receiving, resource, system, typed,
     with_system,
 };
-use crate::world::{Setting, World};
+use crate::world::{ConformanceWorld, Setting};
 
 lines![
     c39_one_entry_per_message_in_order,
@@ -146,7 +146,8 @@ async fn c45_a_send_is_answered_before_the_deadline(setting: Setting) {
 
 async fn c46_overload_is_too_many_requests(setting: Setting) {
     // What waits for the disk is more than this as soon as a few requests come while it is busy.
-    let world = World::start_with(&[], &[("KEROLOX_BROKER__LOG__MAX_WAITING_BYTES", "32KiB")]).await;
+    let world =
+        ConformanceWorld::start_with(&[], &[("KEROLOX_BROKER__LOG__MAX_WAITING_BYTES", "32KiB")]).await;
     let topic = world.topic("NORMAL").await;
     let peer = Peer::connect(world.a(), setting.transport).await;
     let body = "x".repeat(10_000);

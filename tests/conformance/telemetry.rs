@@ -12,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use crate::peer::{INVISIBLE, Peer, code, filter, handle, message, receiving, resource};
-use crate::world::{Setting, World, eventually};
+use crate::world::{ConformanceWorld, Setting, eventually};
 
 lines![
     c30_settings_are_answered_with_their_topics_and_namespace,
@@ -218,7 +218,7 @@ async fn c34_illegal_settings_end_the_stream(setting: Setting) {
 }
 
 async fn c35_a_half_closed_stream_and_any_call_keep_a_client_alive(setting: Setting) {
-    let world = World::start_with(&[], &[("KEROLOX_BROKER__CLIENTS__EXPIRY", "3s")]).await;
+    let world = ConformanceWorld::start_with(&[], &[("KEROLOX_BROKER__CLIENTS__EXPIRY", "3s")]).await;
     let (topic, group) = (world.topic("NORMAL").await, "group");
     let peer = Peer::connect(world.a(), setting.transport).await;
     let mut session = Session::open(&peer, consumer(group, &topic, everything())).await;
@@ -239,7 +239,7 @@ async fn c35_a_half_closed_stream_and_any_call_keep_a_client_alive(setting: Sett
 }
 
 async fn c36_clients_go_on_after_a_restart_without_telemetry(setting: Setting) {
-    let mut world = World::start().await;
+    let mut world = ConformanceWorld::start().await;
     let (topic, group) = (world.topic("NORMAL").await, "group");
     let peer = Peer::connect(world.a(), setting.transport).await;
     let mut session = Session::open(&peer, producer(&[&topic])).await;

@@ -9,7 +9,7 @@ use crate::peer::{
     Peer, bodies, code, duration, handle, message, receiving, resource, system, typed, with_system,
 };
 use crate::telemetry::{Session, producer};
-use crate::world::{CHECKS, CHECKS_MAX, Setting, World};
+use crate::world::{CHECKS, CHECKS_MAX, ConformanceWorld, Setting};
 
 lines![
     c65_a_commit_shows_once_and_a_rollback_never,
@@ -110,7 +110,7 @@ async fn c68_a_check_back_carries_the_message_to_a_live_producer(setting: Settin
 }
 
 async fn c69_another_producer_is_asked_and_a_late_one_too(setting: Setting) {
-    let world = World::start().await;
+    let world = ConformanceWorld::start().await;
     let topic = world.topic("TRANSACTION").await;
     let first = Peer::connect(world.a(), setting.transport).await;
     let mut session = Session::open(&first, producer(&[&topic])).await;

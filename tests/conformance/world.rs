@@ -23,16 +23,16 @@ pub(crate) const CHECKS_MAX: usize = 3;
 /// Where and how a line is tested.
 #[derive(Clone)]
 pub(crate) struct Setting {
-    pub(crate) world: Arc<World>,
+    pub(crate) world: Arc<ConformanceWorld>,
     pub(crate) transport: Transport,
 }
 
 /// A nameserver, and the brokers [`A`] and [`B`].
-pub(crate) struct World {
+pub(crate) struct ConformanceWorld {
     pub(crate) servers: Cluster,
 }
 
-impl World {
+impl ConformanceWorld {
     /// Starts the servers.
     pub(crate) async fn start() -> Self {
         Self::start_with(&[], &[]).await

@@ -7,7 +7,7 @@ use kerolox_broker::config::BrokerConfig;
 use kerolox_nameserver::config::NameserverConfig;
 use serde_json::Value;
 
-use crate::source::{Field, parsed, sources_in, structures};
+use crate::source::{SourceField, parsed, sources_in, structures};
 
 /// Sources with structures of settings that both servers have.
 const SHARED: [&str; 5] = [
@@ -19,7 +19,13 @@ const SHARED: [&str; 5] = [
 ];
 
 /// The rows of a structure and of those in it; `path` leads to it.
-fn rows(known: &BTreeMap<String, Vec<Field>>, owner: &str, path: &str, defaults: &Value, rows: &mut String) {
+fn rows(
+    known: &BTreeMap<String, Vec<SourceField>>,
+    owner: &str,
+    path: &str,
+    defaults: &Value,
+    rows: &mut String,
+) {
     for field in &known[owner] {
         let (name, default) = (format!("{path}{}", field.name), &defaults[&field.name]);
         if default.is_object() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// A field with its type and what the source says about it.
-pub(crate) struct Field {
+pub(crate) struct SourceField {
     pub(crate) name: String,
     pub(crate) kind: String,
     pub(crate) about: String,
@@ -54,7 +54,7 @@ pub(crate) fn about(attributes: &[syn::Attribute]) -> String {
 }
 
 /// The fields of all structures in a source, by the structure's name.
-pub(crate) fn structures(source: &syn::File) -> BTreeMap<String, Vec<Field>> {
+pub(crate) fn structures(source: &syn::File) -> BTreeMap<String, Vec<SourceField>> {
     let mut found = BTreeMap::new();
     for item in &source.items {
         let syn::Item::Struct(item) = item else { continue };
@@ -64,7 +64,7 @@ pub(crate) fn structures(source: &syn::File) -> BTreeMap<String, Vec<Field>> {
                 _ => String::new(),
             };
             let name = field.ident.as_ref()?.to_string();
-            Some(Field { name: name.replace('_', "-"), kind, about: about(&field.attrs) })
+            Some(SourceField { name: name.replace('_', "-"), kind, about: about(&field.attrs) })
         });
         found.insert(item.ident.to_string(), fields.collect());
     }

@@ -20,7 +20,7 @@ use tonic::{Request, Streaming};
 
 use crate::support::{cluster_of, code, raw, resource};
 
-type Stub = MessagingServiceClient<Channel>;
+type MessagingStub = MessagingServiceClient<Channel>;
 
 /// How long it waits for settings before it opens the stream again, for ever.
 const SETTINGS: Duration = Duration::from_secs(3);
@@ -52,7 +52,7 @@ struct Session {
 
 impl Session {
     /// Opens the stream and waits for settings, as it does at the access point before anything else.
-    async fn open(stub: &mut Stub, settings: &v2::Settings) -> (Self, v2::Settings) {
+    async fn open(stub: &mut MessagingStub, settings: &v2::Settings) -> (Self, v2::Settings) {
         let (open, frames) = mpsc::channel(4);
         let frames = call(ReceiverStream::new(frames), Duration::from_secs(3600));
         let mut session = Self { open, commands: stub.telemetry(frames).await.unwrap().into_inner() };
@@ -86,7 +86,7 @@ fn settings(client_type: v2::ClientType, pub_sub: PubSub) -> v2::Settings {
 
 /// The route as it asks for it at the access point, and a connection to the first queue's broker. It takes masters only, and
 /// ends the process if a queue is of another topic.
-async fn route(access: &mut Stub, topic: &str) -> (Vec<v2::MessageQueue>, Stub) {
+async fn route(access: &mut MessagingStub, topic: &str) -> (Vec<v2::MessageQueue>, MessagingStub) {
     let request = v2::QueryRouteRequest { topic: resource(topic), endpoints: None };
     let answer = access.query_route(call(request, REQUEST)).await.unwrap().into_inner();
     assert_eq!(code(answer.status), Code::Ok);
@@ -97,11 +97,11 @@ async fn route(access: &mut Stub, topic: &str) -> (Vec<v2::MessageQueue>, Stub) 
     let endpoints = answer.message_queues[0].broker.clone().unwrap().endpoints.unwrap();
     let address = &endpoints.addresses[0];
     let endpoint = Endpoint::from_shared(format!("http://{}:{}", address.host, address.port)).unwrap();
-    (answer.message_queues, Stub::new(endpoint.connect().await.unwrap()))
+    (answer.message_queues, MessagingStub::new(endpoint.connect().await.unwrap()))
 }
 
 /// A poll of its push consumer; the renewal of what it holds is the server's work.
-async fn poll(stub: &mut Stub, queue: &v2::MessageQueue) -> (Code, Vec<v2::Message>) {
+async fn poll(stub: &mut MessagingStub, queue: &v2::MessageQueue) -> (Code, Vec<v2::Message>) {
     let request = v2::ReceiveMessageRequest {
         group: resource("billing"),
         message_queue: Some(queue.clone()),

@@ -12,7 +12,7 @@ use crate::support::{NO_CHECKS, cluster_of, code, from_client, raw, resource, st
 
 const NOT_A_NUMBER_OF_THE_PROTOCOL: i32 = 99;
 
-type Stub = MessagingServiceClient<Channel>;
+type MessagingStub = MessagingServiceClient<Channel>;
 
 fn seconds(seconds: i64) -> Option<prost_types::Duration> {
     Some(prost_types::Duration { seconds, nanos: 0 })
@@ -37,13 +37,16 @@ fn sent(topic: &str, kind: MessageType) -> v2::Message {
     }
 }
 
-async fn send(stub: &mut Stub, message: v2::Message) -> v2::SendMessageResponse {
+async fn send(stub: &mut MessagingStub, message: v2::Message) -> v2::SendMessageResponse {
     let request = v2::SendMessageRequest { messages: vec![message] };
     stub.send_message(from_client(request)).await.unwrap().into_inner()
 }
 
 /// Status of a receive, and the handle of the first message.
-async fn receive(stub: &mut Stub, invisible: Option<prost_types::Duration>) -> (v2::Status, Option<String>) {
+async fn receive(
+    stub: &mut MessagingStub,
+    invisible: Option<prost_types::Duration>,
+) -> (v2::Status, Option<String>) {
     let request = v2::ReceiveMessageRequest {
         group: resource("billing"),
         message_queue: queue("orders"),

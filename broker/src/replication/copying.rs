@@ -15,21 +15,21 @@ use super::follow::FollowError;
 const SYNC_BYTES: usize = 8 << 20;
 
 /// What the threads of a follower share.
-pub(super) struct Following {
+pub(super) struct FollowerShared {
     pub(super) group: Arc<Group>,
     pub(super) store: Arc<Store>,
-    pub(super) confirmed: Confirmed,
+    pub(super) confirmed: ConfirmedEnd,
 }
 
 /// The end of the records that are confirmed and durable here, and so may be applied; the thread that applies waits for it.
 #[derive(Default)]
-pub(super) struct Confirmed {
+pub(super) struct ConfirmedEnd {
     /// Up to where, and whether nothing more is to come.
     now: Mutex<(u64, bool)>,
     changed: Condvar,
 }
 
-impl Confirmed {
+impl ConfirmedEnd {
     fn lock(&self) -> MutexGuard<'_, (u64, bool)> {
         self.now.lock()
     }
@@ -61,7 +61,7 @@ fn update(commit: wire::CommitUpdate) -> CommitUpdate {
     CommitUpdate { high_watermark: commit.confirmed, ping: commit.ping }
 }
 
-impl Following {
+impl FollowerShared {
     /// Writes the stream and answers with its durable end; pieces that wait together share a sync. Blocks.
     pub(super) fn copy(
         &self,

@@ -19,7 +19,7 @@ use tonic::Streaming;
 use tonic::transport::Endpoint;
 
 use super::Group;
-use super::copying::{Confirmed, Following};
+use super::copying::{ConfirmedEnd, FollowerShared};
 use super::server::MESSAGE_BYTES_MAX;
 use super::stores::{StoreCell, Stores};
 
@@ -116,7 +116,7 @@ pub(super) async fn follow(
     );
     group.set_refuses(None);
     let (pieces, queue) = mpsc::channel::<FromLeader>(QUEUED);
-    let shared = Arc::new(Following { group, store, confirmed: Confirmed::default() });
+    let shared = Arc::new(FollowerShared { group, store, confirmed: ConfirmedEnd::default() });
     let copying = {
         let (shared, answers) = (shared.clone(), answers.clone());
         tokio::task::spawn_blocking(move || shared.copy(queue, &answers))

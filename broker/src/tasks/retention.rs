@@ -49,13 +49,13 @@ pub struct RetentionTask {
     /// The flag for senders of messages.
     pub space: DiskSpace,
     /// Function that counts undone messages of consumer groups in segments removed early.
-    pub unread: Box<Readers>,
+    pub unread: Box<UnreadGroups>,
     /// Losses of the groups.
     pub losses: EarlyLosses,
 }
 
 /// See [`crate::tasks::early_removal::unread_of_groups`].
-pub type Readers =
+pub type UnreadGroups =
     dyn Fn(BTreeMap<(u32, u32), EarlyRemoval>) -> Result<UnreadLosses, StoreError> + Send + Sync;
 
 impl RetentionTask {

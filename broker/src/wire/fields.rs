@@ -19,7 +19,7 @@ pub(super) struct Fields<'a> {
 }
 
 /// One field.
-pub(super) struct Field<'a> {
+pub(super) struct WireField<'a> {
     pub(super) number: u32,
     /// Whether the message had this field before; tracked for numbers below 64.
     pub(super) repeated: bool,
@@ -41,7 +41,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The next field; `None` at the end of the message.
-    pub(super) fn next(&mut self) -> Result<Option<Field<'a>>, Irregular> {
+    pub(super) fn next(&mut self) -> Result<Option<WireField<'a>>, Irregular> {
         let start = self.next;
         if start == self.bytes.len() {
             return Ok(None);
@@ -62,7 +62,7 @@ impl<'a> Fields<'a> {
         let bit = if number < 64 { 1 << number } else { 0 };
         let repeated = self.seen & bit != 0;
         self.seen |= bit;
-        Ok(Some(Field { number, repeated, at: start..self.next, value }))
+        Ok(Some(WireField { number, repeated, at: start..self.next, value }))
     }
 
     /// A number in its shortest form.
@@ -90,7 +90,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-impl<'a> Field<'a> {
+impl<'a> WireField<'a> {
     pub(super) fn bytes(&self) -> Result<&'a [u8], Irregular> {
         match self.value {
             Value::Bytes(bytes) => Ok(bytes),

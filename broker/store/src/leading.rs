@@ -15,7 +15,7 @@ use crate::store::{Store, spawn};
 use crate::writer::{self, Work, Writer};
 
 /// Notifies when all records from before an epoch are applied; closed without a message when leadership ends first.
-pub type Settled = mpsc::Receiver<()>;
+pub type SettledSignal = mpsc::Receiver<()>;
 
 impl Store {
     /// Begins to rule alone: everything in the log is confirmed. The index is brought up to date, over damage if there is some,
@@ -54,7 +54,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]
-    pub fn rule(&self, epoch: u32) -> Result<(u64, Settled), StoreError> {
+    pub fn rule(&self, epoch: u32) -> Result<(u64, SettledSignal), StoreError> {
         let StandbyLogState { mut log, newest: known, .. } = self.take_log();
         let newest: NewestRecord = known.map_or_else(|| newest(&self.shared), Ok)?;
         assert!(
@@ -181,7 +181,13 @@ impl Store {
         Ok(log.sync()?)
     }
 
-    fn start(&self, log: Log, epoch: u32, last_ms: i64, status: CommitStatus) -> Result<Settled, StoreError> {
+    fn start(
+        &self,
+        log: Log,
+        epoch: u32,
+        last_ms: i64,
+        status: CommitStatus,
+    ) -> Result<SettledSignal, StoreError> {
         let shared = &self.shared;
         shared.gate.open(status);
         let (proposals, incoming) = mpsc::channel();

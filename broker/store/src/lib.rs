@@ -29,7 +29,7 @@ mod writer;
 pub use clock::GuardedClock;
 pub use error::{ProposeError, StoreError};
 pub use gate::{clock_reading, lets_through, mono_ms};
-pub use leading::Settled;
+pub use leading::SettledSignal;
 pub use lookup::{FoundMessage, FoundPage, LookupPage, MessageStanding, ReadMessage};
 pub use opening::{RebuildProgress, StoreOpening};
 pub use retention::{TrimError, TrimPoint, TrimReport};

@@ -11,9 +11,9 @@ use kerolox_core::flush::FlushRequirement;
 use kerolox_store::Store;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{self, Producer};
+use crate::engine::{self, LoadProducer};
 use crate::machine;
-use crate::messages::{Maker, Shape};
+use crate::messages::{MessageMaker, MessageShape};
 
 /// Messages between two reports.
 const REPORT_EVERY: u64 = 10_000;
@@ -21,18 +21,18 @@ const IN_FLIGHT: usize = 64;
 
 /// What the other process is to do.
 #[derive(Debug, clap::Subcommand)]
-pub enum Task {
+pub enum ChildTask {
     /// Opens a store, and proposes messages until it is killed.
     #[command(hide = true)]
-    Fill(Work),
+    Fill(ChildWork),
     /// Opens a store, and ends without closing it.
     #[command(hide = true)]
-    Open(Work),
+    Open(ChildWork),
 }
 
 /// On what.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Work {
+pub struct ChildWork {
     /// The data folder.
     pub folder: PathBuf,
     /// Queues to create in an empty store.
@@ -45,7 +45,7 @@ pub struct Work {
 
 /// What it says, one line of JSON each.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-pub struct Said {
+pub struct ChildReport {
     /// Seconds until the store was open.
     pub opened: f64,
     /// Seconds until the index held everything.
@@ -60,7 +60,7 @@ pub struct Said {
     pub resident_peak: u64,
 }
 
-impl Task {
+impl ChildTask {
     /// Does it, in this process.
     ///
     /// # Errors
@@ -73,26 +73,26 @@ impl Task {
     }
 }
 
-fn open(work: &Work) -> anyhow::Result<(Arc<Store>, Said)> {
+fn open(work: &ChildWork) -> anyhow::Result<(Arc<Store>, ChildReport)> {
     let begin = Instant::now();
     let store = engine::open(&work.folder)?;
     let opened = begin.elapsed().as_secs_f64();
     while store.positions().applied < store.positions().end {
         std::thread::sleep(Duration::from_millis(1));
     }
-    let said = Said { opened, caught_up: begin.elapsed().as_secs_f64(), ..Said::default() };
+    let said = ChildReport { opened, caught_up: begin.elapsed().as_secs_f64(), ..ChildReport::default() };
     said.say(&store, 0)?;
     Ok((store, said))
 }
 
-fn fill(work: &Work) -> anyhow::Result<()> {
+fn fill(work: &ChildWork) -> anyhow::Result<()> {
     let (store, said) = open(work)?;
     let mut queues = engine::queues(&store);
     if queues.is_empty() {
         queues = engine::create_queues(&store, work.queues)?;
     }
-    let maker = Maker::new(Shape::plain(work.body), 0);
-    let mut producer = Producer::new(store.clone(), maker, queues, FlushRequirement::Async, IN_FLIGHT);
+    let maker = MessageMaker::new(MessageShape::plain(work.body), 0);
+    let mut producer = LoadProducer::new(store.clone(), maker, queues, FlushRequirement::Async, IN_FLIGHT);
     let (mut next, mut told) = (REPORT_EVERY, Ok(()));
     producer.run(work.batch, |proposed| {
         if proposed >= next {
@@ -104,7 +104,7 @@ fn fill(work: &Work) -> anyhow::Result<()> {
     told
 }
 
-impl Said {
+impl ChildReport {
     /// Prints it, with where the store stands now.
     fn say(self, store: &Store, proposed: u64) -> anyhow::Result<()> {
         let said = Self {
@@ -121,17 +121,17 @@ impl Said {
 }
 
 /// The other process, from this side. It is killed when this is dropped.
-pub struct Other {
+pub struct OtherProcess {
     process: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
-impl Other {
+impl OtherProcess {
     /// Starts this program with a task: `fill` or `open`.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start(task: &str, work: &Work) -> anyhow::Result<Self> {
+    pub fn start(task: &str, work: &ChildWork) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("cannot find this program")?;
         let mut command = Command::new(program);
         command.arg(task).arg(&work.folder);
@@ -146,7 +146,7 @@ impl Other {
     ///
     /// # Errors
     /// When it ended.
-    pub fn hear(&mut self) -> anyhow::Result<Said> {
+    pub fn hear(&mut self) -> anyhow::Result<ChildReport> {
         let line = self.lines.next().context("the other process ended too early; see what it printed")??;
         serde_json::from_str(&line).with_context(|| format!("the other process said {line:?}"))
     }
@@ -155,7 +155,7 @@ impl Other {
     ///
     /// # Errors
     /// See [`Self::hear`].
-    pub fn hear_until(&mut self, proposed: u64) -> anyhow::Result<Said> {
+    pub fn hear_until(&mut self, proposed: u64) -> anyhow::Result<ChildReport> {
         loop {
             let said = self.hear()?;
             if said.proposed >= proposed {
@@ -175,7 +175,7 @@ impl Other {
     }
 }
 
-impl Drop for Other {
+impl Drop for OtherProcess {
     fn drop(&mut self) {
         // Both fail when it is gone already.
         let _ = self.process.kill();

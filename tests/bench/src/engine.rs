@@ -14,7 +14,7 @@ use kerolox_log::{FrameSalt, LogOptions};
 use kerolox_rocks::RocksKv;
 use kerolox_store::{ApplyOutcome, ProposeError, Store, StoreOptions};
 
-use crate::messages::{Made, Maker};
+use crate::messages::{MadeMessage, MessageMaker};
 
 /// Broker group of all benchmarks.
 pub const BROKER: &str = "bench";
@@ -91,9 +91,9 @@ pub fn create_queues(store: &Store, count: u32) -> anyhow::Result<Vec<QueueId>> 
 }
 
 /// Proposes messages in batches, a limited number of them at a time, and waits for what it proposed.
-pub struct Producer {
+pub struct LoadProducer {
     store: Arc<Store>,
-    maker: Maker,
+    maker: MessageMaker,
     queues: Vec<QueueId>,
     next_queue: usize,
     flush: FlushRequirement,
@@ -106,11 +106,11 @@ pub struct Producer {
     once: bool,
 }
 
-impl Producer {
+impl LoadProducer {
     /// A producer for these queues, which it takes in turn, with at most `in_flight_max` batches on the way.
     pub fn new(
         store: Arc<Store>,
-        maker: Maker,
+        maker: MessageMaker,
         queues: Vec<QueueId>,
         flush: FlushRequirement,
         in_flight_max: usize,
@@ -157,7 +157,7 @@ impl Producer {
     }
 
     /// The record of a message that is known to be no repeat.
-    fn looked_up(&self, made: Made, topic_id: u32) -> anyhow::Result<Record> {
+    fn looked_up(&self, made: MadeMessage, topic_id: u32) -> anyhow::Result<Record> {
         let (made, hash) = made.known_by_id();
         let index = self.store.state();
         let topic = index.topics.by_id(topic_id).context("the topic is gone")?;

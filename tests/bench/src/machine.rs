@@ -9,7 +9,7 @@ use serde::Serialize;
 
 /// Facts that belong to every figure.
 #[derive(Debug, Clone, Serialize)]
-pub struct Machine {
+pub struct MachineFacts {
     /// Model of the processor.
     pub cpu: String,
     /// Cores that this process may use.
@@ -26,7 +26,7 @@ pub struct Machine {
     pub load: f64,
 }
 
-impl Machine {
+impl MachineFacts {
     /// This machine, with the data in `folder`.
     pub fn look(folder: &Path) -> Self {
         Self {

@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
-use kerolox_bench::child::Task;
+use kerolox_bench::child::ChildTask;
 use kerolox_bench::groups;
-use kerolox_bench::machine::Machine;
-use kerolox_bench::report::{Group, Report};
-use kerolox_bench::settings::{GroupName, Settings};
+use kerolox_bench::machine::MachineFacts;
+use kerolox_bench::report::{BenchReport, FigureGroup};
+use kerolox_bench::settings::{BenchSettings, GroupName};
 
 /// Measures the storage engine against what this machine's disk and processor can do.
 #[derive(Debug, Parser)]
@@ -48,7 +48,7 @@ struct Arguments {
     #[arg(long, value_name = "MESSAGES")]
     big: Option<u64>,
     #[command(subcommand)]
-    task: Option<Task>,
+    task: Option<ChildTask>,
 }
 
 fn main() -> ExitCode {
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let begin = Instant::now();
-    let settings = Settings {
+    let settings = BenchSettings {
         folder: arguments.dir.clone().unwrap_or_else(std::env::temp_dir),
         quick: arguments.quick,
         batch: arguments.batch.max(1),
@@ -79,9 +79,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         seconds: arguments.seconds,
         records: arguments.records,
     };
-    let machine = Machine::look(&settings.folder);
+    let machine = MachineFacts::look(&settings.folder);
     println!("{}", machine.describe());
-    let mut report = Report {
+    let mut report = BenchReport {
         machine,
         arguments: std::env::args().skip(1).collect(),
         judged: !settings.quick,
@@ -117,7 +117,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     Ok(missed == 0)
 }
 
-fn measure(report: &mut Report, group: impl FnOnce() -> anyhow::Result<Group>) -> anyhow::Result<()> {
+fn measure(
+    report: &mut BenchReport,
+    group: impl FnOnce() -> anyhow::Result<FigureGroup>,
+) -> anyhow::Result<()> {
     let begin = Instant::now();
     let mut group = group()?;
     group.seconds = begin.elapsed().as_secs_f64();

@@ -17,7 +17,7 @@ const KEY_LEN: usize = 14;
 
 /// What messages look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shape {
+pub struct MessageShape {
     /// Bytes of the body.
     pub body: usize,
     /// Whether each message has a key of its own.
@@ -26,7 +26,7 @@ pub struct Shape {
     pub small: bool,
 }
 
-impl Shape {
+impl MessageShape {
     /// A message with a tag and without keys.
     pub fn plain(body: usize) -> Self {
         Self { body, key: false, small: false }
@@ -35,7 +35,7 @@ impl Shape {
     /// The shape in words.
     pub fn describe(&self) -> String {
         let mut frame = Vec::new();
-        let new = Maker::new(*self, 0).next(1, 1).into_frame();
+        let new = MessageMaker::new(*self, 0).next(1, 1).into_frame();
         kerolox_log::frame::encode(&new, 64, 1, 0, crate::engine::SALT, &mut frame);
         let with = match (self.small, self.key) {
             (true, _) => "id of 34 characters, nothing optional",
@@ -47,8 +47,8 @@ impl Shape {
 }
 
 /// Makes messages with ids that count up; everything else is the same in all of them.
-pub struct Maker {
-    shape: Shape,
+pub struct MessageMaker {
+    shape: MessageShape,
     number: u32,
     system: Vec<u8>,
     key_at: Option<usize>,
@@ -56,11 +56,11 @@ pub struct Maker {
 }
 
 /// A message that can be proposed.
-pub struct Made(MessageRecord);
+pub struct MadeMessage(MessageRecord);
 
-impl Maker {
+impl MessageMaker {
     /// Messages of a shape, numbered from `first` on.
-    pub fn new(shape: Shape, first: u32) -> Self {
+    pub fn new(shape: MessageShape, first: u32) -> Self {
         let key = key(first);
         let system = system_properties(shape, &key).encode_to_vec();
         let find = |text: &str| system.windows(text.len()).position(|window| window == text.as_bytes());
@@ -75,7 +75,7 @@ impl Maker {
     }
 
     /// The next message, for a queue of a topic.
-    pub fn next(&mut self, topic_id: u32, queue: u32) -> Made {
+    pub fn next(&mut self, topic_id: u32, queue: u32) -> MadeMessage {
         let message_id = id(self.number);
         let mut lookups = vec![lookup::id_hash(&message_id)];
         if let Some(at) = self.key_at {
@@ -102,7 +102,7 @@ impl Maker {
             joins: false,
         };
         let system = Bytes::copy_from_slice(&self.system);
-        Made(MessageRecord { header, system, content: self.content.clone() })
+        MadeMessage(MessageRecord { header, system, content: self.content.clone() })
     }
 
     /// The number of the next message.
@@ -111,7 +111,7 @@ impl Maker {
     }
 }
 
-impl Made {
+impl MadeMessage {
     /// Says what it is known by in a topic with deduplication by id.
     pub fn known_by_id(mut self) -> (Self, u128) {
         let hash =
@@ -147,7 +147,7 @@ pub fn key(number: u32) -> String {
 }
 
 /// What the SDK sends, and what the broker adds to it before it stores the message.
-fn system_properties(shape: Shape, key: &str) -> SystemProperties {
+fn system_properties(shape: MessageShape, key: &str) -> SystemProperties {
     let sent = SystemProperties {
         body_encoding: Encoding::Identity.into(),
         message_type: v2::MessageType::Normal.into(),
@@ -180,8 +180,8 @@ mod tests {
 
     #[test]
     fn messages_decode_to_what_was_asked_for_and_ids_count_up() {
-        let shape = Shape { body: 100, key: true, small: false };
-        let mut maker = Maker::new(shape, 9);
+        let shape = MessageShape { body: 100, key: true, small: false };
+        let mut maker = MessageMaker::new(shape, 9);
         for number in [9u32, 10, 11] {
             let Record::Message(made) = maker.next(3, 5).into_record() else { panic!("no message") };
             let made = MessageRecord::decode(Record::Message(made).encode().into()).expect("decodes");

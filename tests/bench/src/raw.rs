@@ -76,7 +76,7 @@ pub struct SyncLoop {
 
 /// How the room of a file is reserved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reserve {
+pub enum ReserveMethod {
     /// `fallocate`: the blocks are there, but marked as unwritten.
     Allocated,
     /// Zeros were written: a sync has nothing to change but the data.
@@ -88,13 +88,13 @@ impl SyncLoop {
     ///
     /// # Errors
     /// The system's error.
-    pub fn create(path: &Path, len: u64, reserve: Reserve) -> io::Result<Self> {
+    pub fn create(path: &Path, len: u64, reserve: ReserveMethod) -> io::Result<Self> {
         let file = File::create(path)?;
         match reserve {
-            Reserve::Allocated => {
+            ReserveMethod::Allocated => {
                 rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len)?;
             }
-            Reserve::Zeroed => {
+            ReserveMethod::Zeroed => {
                 let zeros = vec![0; BUFFER_LEN];
                 for at in (0..len).step_by(BUFFER_LEN) {
                     let left = usize::try_from(len - at).unwrap_or(BUFFER_LEN);

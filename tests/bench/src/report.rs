@@ -5,11 +5,11 @@ use std::path::Path;
 use anyhow::Context;
 use serde::Serialize;
 
-use crate::machine::Machine;
+use crate::machine::MachineFacts;
 
 /// What a number counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub enum Unit {
+pub enum FigureUnit {
     /// Messages or records per second.
     PerSecond,
     /// Bytes per second.
@@ -22,7 +22,7 @@ pub enum Unit {
     Number,
 }
 
-impl Unit {
+impl FigureUnit {
     fn show(self, value: f64) -> String {
         match self {
             Self::PerSecond if value >= 1e6 => format!("{:.2} M/s", value / 1e6),
@@ -42,7 +42,7 @@ impl Unit {
 /// The aim of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Aim {
+pub enum AimOutcome {
     /// The smallest value.
     AtLeast(f64),
     /// The greatest value.
@@ -55,35 +55,35 @@ pub enum Aim {
 
 /// One line of a table.
 #[derive(Debug, Clone, Serialize)]
-pub struct Figure {
+pub struct FigureLine {
     /// Name of the measurement.
     pub what: String,
     /// The figure.
     pub value: f64,
     /// Unit of the figure.
-    pub unit: Unit,
+    pub unit: FigureUnit,
     /// What it is set against.
-    pub against: Option<Against>,
+    pub against: Option<ComparedWith>,
     /// The figure divided by what it is set against; from the same turns, not from the two medians.
     pub ratio: Option<f64>,
     /// The aim, if there is one.
-    pub aim: Option<Aim>,
+    pub aim: Option<AimOutcome>,
     /// Whether the aim is met; absent without an aim.
     pub met: Option<bool>,
 }
 
 /// What a figure is set against.
 #[derive(Debug, Clone, Serialize)]
-pub struct Against {
+pub struct ComparedWith {
     /// Name of the other figure.
     pub what: String,
     /// In the unit of the figure; absent when it is what the ratio is called.
     pub value: Option<f64>,
 }
 
-impl Figure {
+impl FigureLine {
     /// A figure by itself.
-    pub fn new(what: impl Into<String>, value: f64, unit: Unit) -> Self {
+    pub fn new(what: impl Into<String>, value: f64, unit: FigureUnit) -> Self {
         Self { what: what.into(), value, unit, against: None, ratio: None, aim: None, met: None }
     }
 
@@ -92,13 +92,13 @@ impl Figure {
     pub fn against(self, what: impl Into<String>, value: f64) -> Self {
         let (what, ratio) = (what.into(), self.value / value);
         let ratio = ratio.is_finite().then_some(ratio);
-        Self { against: Some(Against { what, value: Some(value) }), ratio, ..self }
+        Self { against: Some(ComparedWith { what, value: Some(value) }), ratio, ..self }
     }
 
     /// Sets the figure against another one, with a ratio that was measured better than by dividing the two.
     #[must_use]
     pub fn against_with_ratio(mut self, what: impl Into<String>, value: f64, ratio: f64) -> Self {
-        self.against = Some(Against { what: what.into(), value: Some(value) });
+        self.against = Some(ComparedWith { what: what.into(), value: Some(value) });
         self.ratio = Some(ratio);
         self
     }
@@ -106,20 +106,20 @@ impl Figure {
     /// Sets the figure against something without a figure of its own, by a ratio.
     #[must_use]
     pub fn ratio(mut self, what: impl Into<String>, ratio: f64) -> Self {
-        self.against = Some(Against { what: what.into(), value: None });
+        self.against = Some(ComparedWith { what: what.into(), value: None });
         self.ratio = Some(ratio);
         self
     }
 
     /// Sets the aim.
     #[must_use]
-    pub fn aim(mut self, aim: Aim) -> Self {
+    pub fn aim(mut self, aim: AimOutcome) -> Self {
         let ratio = self.ratio.unwrap_or(f64::NAN);
         self.met = Some(match aim {
-            Aim::AtLeast(limit) => self.value >= limit,
-            Aim::AtMost(limit) => self.value <= limit,
-            Aim::RatioAtLeast(limit) => ratio >= limit,
-            Aim::RatioAtMost(limit) => ratio <= limit,
+            AimOutcome::AtLeast(limit) => self.value >= limit,
+            AimOutcome::AtMost(limit) => self.value <= limit,
+            AimOutcome::RatioAtLeast(limit) => ratio >= limit,
+            AimOutcome::RatioAtMost(limit) => ratio <= limit,
         });
         self.aim = Some(aim);
         self
@@ -143,18 +143,18 @@ impl Figure {
         ]
     }
 
-    fn show_aim(&self, aim: Aim) -> String {
+    fn show_aim(&self, aim: AimOutcome) -> String {
         match aim {
-            Aim::AtLeast(limit) => format!(">= {}", self.unit.show(limit)),
-            Aim::AtMost(limit) => format!("<= {}", self.unit.show(limit)),
-            Aim::RatioAtLeast(limit) => format!(">= {limit:.2}x"),
-            Aim::RatioAtMost(limit) => format!("<= {limit:.2}x"),
+            AimOutcome::AtLeast(limit) => format!(">= {}", self.unit.show(limit)),
+            AimOutcome::AtMost(limit) => format!("<= {}", self.unit.show(limit)),
+            AimOutcome::RatioAtLeast(limit) => format!(">= {limit:.2}x"),
+            AimOutcome::RatioAtMost(limit) => format!("<= {limit:.2}x"),
         }
     }
 }
 
-impl Against {
-    fn show(&self, unit: Unit) -> String {
+impl ComparedWith {
+    fn show(&self, unit: FigureUnit) -> String {
         let value = self.value.map(|value| format!(" {}", unit.show(value)));
         format!("{}{}", self.what, value.unwrap_or_default())
     }
@@ -162,7 +162,7 @@ impl Against {
 
 /// Figures that belong together.
 #[derive(Debug, Clone, Serialize)]
-pub struct Group {
+pub struct FigureGroup {
     /// The name that selects it.
     pub name: &'static str,
     /// What it is about, a line.
@@ -170,12 +170,12 @@ pub struct Group {
     /// What one has to know to read the figures.
     pub notes: Vec<String>,
     /// The figures.
-    pub figures: Vec<Figure>,
+    pub figures: Vec<FigureLine>,
     /// Seconds that it took.
     pub seconds: f64,
 }
 
-impl Group {
+impl FigureGroup {
     /// An empty group.
     pub fn new(name: &'static str, title: impl Into<String>) -> Self {
         Self { name, title: title.into(), notes: Vec::new(), figures: Vec::new(), seconds: 0.0 }
@@ -187,7 +187,7 @@ impl Group {
     }
 
     /// Adds a figure.
-    pub fn add(&mut self, figure: Figure) {
+    pub fn add(&mut self, figure: FigureLine) {
         self.figures.push(figure);
     }
 
@@ -211,20 +211,20 @@ impl Group {
 
 /// All figures of a run.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct BenchReport {
     /// Where it ran.
-    pub machine: Machine,
+    pub machine: MachineFacts,
     /// The command line.
     pub arguments: Vec<String>,
     /// Whether aims count: a quick run is too short to tell.
     pub judged: bool,
     /// The groups so far.
-    pub groups: Vec<Group>,
+    pub groups: Vec<FigureGroup>,
 }
 
-impl Report {
+impl BenchReport {
     /// Takes up a finished group and prints it.
-    pub fn take(&mut self, group: Group) {
+    pub fn take(&mut self, group: FigureGroup) {
         group.print(self.judged);
         self.groups.push(group);
     }

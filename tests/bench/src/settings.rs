@@ -29,7 +29,7 @@ pub enum GroupName {
 
 /// A run's settings, after defaults were filled in.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct BenchSettings {
     /// Where folders for data are made.
     pub folder: PathBuf,
     /// Everything is short, and nothing is judged.
@@ -48,7 +48,7 @@ pub struct Settings {
     pub records: Option<u64>,
 }
 
-impl Settings {
+impl BenchSettings {
     /// `full` in a full run, `quick` in a quick one.
     pub fn choose<T>(&self, full: T, quick: T) -> T {
         if self.quick { quick } else { full }

@@ -15,12 +15,12 @@ pub fn quantile(values: &[f64], part: f64) -> f64 {
 
 /// What each contestant reached in each round.
 #[derive(Debug, Default)]
-pub struct Rounds {
+pub struct RoundRates {
     /// One row per round, one value per contestant.
     rows: Vec<Vec<f64>>,
 }
 
-impl Rounds {
+impl RoundRates {
     /// Notes a round.
     pub fn add(&mut self, row: Vec<f64>) {
         self.rows.push(row);
@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn medians_shrug_off_a_bad_round() {
-        let mut rounds = Rounds::default();
+        let mut rounds = RoundRates::default();
         for row in [[2.0, 1.0], [20.0, 10.0], [6.0, 3.0], [9.0, 1.0], [4.0, 2.0]] {
             rounds.add(row.to_vec());
         }

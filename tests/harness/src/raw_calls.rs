@@ -20,7 +20,7 @@ const RECEIVE_MAX: i32 = 32;
 const INVISIBLE: Duration = Duration::from_secs(3600);
 
 /// One connection to a broker.
-pub type Stub = MessagingServiceClient<Channel>;
+pub type MessagingStub = MessagingServiceClient<Channel>;
 
 /// Connects to the broker at `address`, host and port.
 ///
@@ -35,7 +35,7 @@ pub async fn connect(address: &str) -> Result<Channel> {
 ///
 /// # Errors
 /// When the server cannot be reached.
-pub async fn stub(address: &str) -> Result<Stub> {
+pub async fn stub(address: &str) -> Result<MessagingStub> {
     Ok(MessagingServiceClient::new(connect(address).await?))
 }
 
@@ -58,7 +58,7 @@ pub async fn create_topic(address: &str, name: &str, kind: &str) -> Result<()> {
 ///
 /// # Errors
 /// When the broker refuses one of them.
-pub async fn send(stub: &mut Stub, messages: Vec<v2::Message>) -> Result<()> {
+pub async fn send(stub: &mut MessagingStub, messages: Vec<v2::Message>) -> Result<()> {
     let answer = stub.send_message(request(v2::SendMessageRequest { messages })?).await?.into_inner();
     check(answer.status.as_ref())
 }
@@ -68,7 +68,7 @@ pub async fn send(stub: &mut Stub, messages: Vec<v2::Message>) -> Result<()> {
 /// # Errors
 /// When the broker refuses.
 pub async fn receive(
-    stub: &mut Stub,
+    stub: &mut MessagingStub,
     topic: &str,
     group: &str,
     poll: Duration,
@@ -110,7 +110,7 @@ pub async fn receive(
 ///
 /// # Errors
 /// When the broker refuses or ends it.
-pub async fn greet(mut stub: Stub, client_id: &str, topic: &str) -> Result<v2::TelemetryCommand> {
+pub async fn greet(mut stub: MessagingStub, client_id: &str, topic: &str) -> Result<v2::TelemetryCommand> {
     let publishing = v2::Publishing { topics: resource(topic).into_iter().collect(), ..Default::default() };
     let settings = v2::Settings {
         client_type: Some(v2::ClientType::Producer.into()),
@@ -130,7 +130,7 @@ pub async fn greet(mut stub: Stub, client_id: &str, topic: &str) -> Result<v2::T
 /// # Errors
 /// When the broker refuses one of them.
 pub async fn acknowledge(
-    stub: &mut Stub,
+    stub: &mut MessagingStub,
     topic: &str,
     group: &str,
     entries: Vec<v2::AckMessageEntry>,

@@ -11,12 +11,12 @@ const PROGRAMS: [&str; 8] = ["sh", "bash", "console", "python", "rust", "java", 
 pub(crate) struct FencedBlock {
     pub(crate) language: String,
     pub(crate) text: String,
-    pub(crate) purpose: Purpose,
+    pub(crate) purpose: BlockPurpose,
 }
 
 /// What becomes of a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Purpose {
+pub(crate) enum BlockPurpose {
     /// It is only shown.
     Shown,
     /// It becomes a file.
@@ -66,12 +66,12 @@ fn fenced(info: &str, text: String) -> Result<FencedBlock> {
     Ok(FencedBlock { language: language.to_owned(), text, purpose: purpose(language, words)? })
 }
 
-fn purpose(language: &str, words: &str) -> Result<Purpose> {
+fn purpose(language: &str, words: &str) -> Result<BlockPurpose> {
     if let Some((_, reason)) = words.split_once("no-run=") {
         if reason.trim_matches('"').trim().is_empty() {
             bail!("no-run has no reason");
         }
-        return Ok(Purpose::Shown);
+        return Ok(BlockPurpose::Shown);
     }
     let (mut file, mut terminal, mut last_exit, mut is_repeated) = (None, None, 0, false);
     for word in words.split_whitespace() {
@@ -84,11 +84,11 @@ fn purpose(language: &str, words: &str) -> Result<Purpose> {
         }
     }
     Ok(match (file, language) {
-        (Some(file), _) => Purpose::File(file),
-        (None, "sh" | "bash") => Purpose::Script { terminal },
-        (None, "console") => Purpose::Session { terminal, last_exit, is_repeated },
+        (Some(file), _) => BlockPurpose::File(file),
+        (None, "sh" | "bash") => BlockPurpose::Script { terminal },
+        (None, "console") => BlockPurpose::Session { terminal, last_exit, is_repeated },
         (None, language) if PROGRAMS.contains(&language) => bail!("it needs file=NAME or no-run=\"REASON\""),
-        (None, _) => Purpose::Shown,
+        (None, _) => BlockPurpose::Shown,
     })
 }
 
@@ -130,14 +130,14 @@ mod tests {
     #[test]
     fn a_fence_says_what_becomes_of_its_block() {
         let of = |info: &str| fenced(info, String::new()).map(|block| block.purpose);
-        assert_eq!(of("python file=a.py").unwrap(), Purpose::File("a.py".to_owned()));
-        assert_eq!(of("sh terminal=b").unwrap(), Purpose::Script { terminal: Some("b".to_owned()) });
+        assert_eq!(of("python file=a.py").unwrap(), BlockPurpose::File("a.py".to_owned()));
+        assert_eq!(of("sh terminal=b").unwrap(), BlockPurpose::Script { terminal: Some("b".to_owned()) });
         assert_eq!(
             of("console exit=3 retry").unwrap(),
-            Purpose::Session { terminal: None, last_exit: 3, is_repeated: true }
+            BlockPurpose::Session { terminal: None, last_exit: 3, is_repeated: true }
         );
-        assert_eq!(of("rust no-run=\"a part\"").unwrap(), Purpose::Shown);
-        assert_eq!(of("toml").unwrap(), Purpose::Shown);
+        assert_eq!(of("rust no-run=\"a part\"").unwrap(), BlockPurpose::Shown);
+        assert_eq!(of("toml").unwrap(), BlockPurpose::Shown);
         for wrong in ["", "python", "sh no-run=", "console exit=x", "sh later"] {
             assert!(of(wrong).is_err(), "{wrong}");
         }

@@ -30,7 +30,7 @@ const KNOWN_SITES: [&str; 14] = [
 
 /// What was found.
 #[derive(Debug, Default)]
-pub(crate) struct Findings {
+pub(crate) struct CheckFindings {
     pub(crate) pages: usize,
     pub(crate) links: usize,
     pub(crate) complaints: Vec<String>,
@@ -40,9 +40,9 @@ pub(crate) struct Findings {
 ///
 /// # Errors
 /// When the manual cannot be read or rendered, as when a page of `SUMMARY.md` is missing.
-pub(crate) fn check() -> Result<Findings> {
+pub(crate) fn check() -> Result<CheckFindings> {
     let pages = book::pages()?;
-    let mut findings = Findings { pages: pages.len(), ..Findings::default() };
+    let mut findings = CheckFindings { pages: pages.len(), ..CheckFindings::default() };
     let listed: BTreeSet<&str> = pages.iter().map(|page| page.path.as_str()).collect();
     let source = book::root().join("src");
     for path in files(&source, &source)? {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::addresses::{PageAddresses, listened_to};
-use crate::blocks::{FencedBlock, Purpose, SessionCommand, commands};
+use crate::blocks::{BlockPurpose, FencedBlock, SessionCommand, commands};
 use crate::expected::{beginning_fits, fits, lines};
 use crate::shell::{COMMAND_LIMIT, CommandOutcome, LOOK_PAUSE, PagePlace, PageShell, PageTerminal};
 use crate::stand_ins;
@@ -61,11 +61,11 @@ struct PageRun<'a> {
 impl PageRun<'_> {
     fn block(&mut self, block: &FencedBlock) -> Result<()> {
         match &block.purpose {
-            Purpose::Shown => Ok(()),
-            Purpose::File(name) => self.write(name, &block.text),
-            Purpose::Script { terminal: None } => self.script(&block.text),
-            Purpose::Script { terminal: Some(name) } => self.start(name, &block.text),
-            Purpose::Session { terminal: None, last_exit, is_repeated } => {
+            BlockPurpose::Shown => Ok(()),
+            BlockPurpose::File(name) => self.write(name, &block.text),
+            BlockPurpose::Script { terminal: None } => self.script(&block.text),
+            BlockPurpose::Script { terminal: Some(name) } => self.start(name, &block.text),
+            BlockPurpose::Session { terminal: None, last_exit, is_repeated } => {
                 let all = commands(&block.text);
                 for (at, each) in all.iter().enumerate() {
                     let exit = if at + 1 == all.len() { *last_exit } else { 0 };
@@ -73,7 +73,7 @@ impl PageRun<'_> {
                 }
                 Ok(())
             }
-            Purpose::Session { terminal: Some(name), .. } => {
+            BlockPurpose::Session { terminal: Some(name), .. } => {
                 commands(&block.text).iter().try_for_each(|each| self.at_terminal(name, each))
             }
         }

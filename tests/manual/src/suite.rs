@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::blocks::{FencedBlock, Purpose, blocks};
+use crate::blocks::{BlockPurpose, FencedBlock, blocks};
 use crate::page_run::{self, PageFigures};
 use crate::shell::kill_run;
 use crate::{book, stand_ins};
@@ -89,7 +89,7 @@ fn runnable(words: &[String]) -> Result<Vec<RunnablePage>> {
             continue;
         }
         let blocks = blocks(&page.text).with_context(|| page.path.clone())?;
-        if blocks.iter().all(|block| matches!(block.purpose, Purpose::Shown | Purpose::File(_))) {
+        if blocks.iter().all(|block| matches!(block.purpose, BlockPurpose::Shown | BlockPurpose::File(_))) {
             continue;
         }
         let mut missing = blocks.iter().filter_map(|block| stand_ins::variable_of(&block.language));

@@ -20,7 +20,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use clap::Parser;
 use kerolox_log::sabotage;
 
-use crate::world::{Figures, World};
+use crate::world::{Figures, PowercutWorld};
 
 /// Failures after which the run ends: more of the same tell nothing new.
 const FAILURES_MAX: u32 = 5;
@@ -83,7 +83,7 @@ fn main() -> ExitCode {
 }
 
 fn run(seed: u64, trace: bool) -> Result<Figures, String> {
-    catch_unwind(AssertUnwindSafe(|| World::new(seed, trace).run())).unwrap_or_else(|panic| {
+    catch_unwind(AssertUnwindSafe(|| PowercutWorld::new(seed, trace).run())).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         Err(format!("panic: {}", text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("without a text")))
     })

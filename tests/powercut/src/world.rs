@@ -48,7 +48,7 @@ enum Ending {
     PowerCut,
 }
 
-pub(crate) struct World {
+pub(crate) struct PowercutWorld {
     chooser: SeededChoices,
     folder: MemFolder,
     kv: Arc<DiskKv>,
@@ -61,7 +61,7 @@ pub(crate) struct World {
     killed: bool,
 }
 
-impl World {
+impl PowercutWorld {
     pub(crate) fn new(seed: u64, trace: bool) -> Self {
         let folder = MemFolder::new();
         Self {

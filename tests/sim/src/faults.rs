@@ -8,7 +8,7 @@ use crate::machine::Machine;
 use crate::member::{CONTROLLERS, Input};
 use crate::message::{Message, Node};
 use crate::swarm::{Fault, below, between};
-use crate::world::{Event, LOOK, Place, World, name_of};
+use crate::world::{Event, LOOK, Place, SimWorld, name_of};
 
 /// How long clients go on when the faults are over, in microseconds.
 const AFTERWARDS: u64 = 6_000_000;
@@ -34,7 +34,7 @@ pub(crate) enum Undo {
     CutPower(Place, u64),
 }
 
-impl World {
+impl SimWorld {
     /// One of the faults of this world, and the time of the next one.
     pub(crate) fn fault(&mut self) -> Result<(), String> {
         if self.is_calm {

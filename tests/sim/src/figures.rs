@@ -6,7 +6,7 @@ use crate::world::Counts;
 
 /// What one run did, or several.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Figures {
+pub struct SimFigures {
     pub(crate) faults: Counts,
     pub(crate) elections: u64,
     pub(crate) acked: u64,
@@ -17,7 +17,7 @@ pub struct Figures {
     pub(crate) time: u64,
 }
 
-impl Figures {
+impl SimFigures {
     /// Adds what another run did.
     pub fn add(&mut self, other: &Self) {
         for (fault, times) in &other.faults {
@@ -32,7 +32,7 @@ impl Figures {
     }
 }
 
-impl fmt::Display for Figures {
+impl fmt::Display for SimFigures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all: u64 = self.faults.values().sum();
         write!(f, "{:.1} h of virtual time, {all} faults (", crate::world::secs(self.time / 3600))?;

@@ -34,16 +34,16 @@ mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-pub use figures::Figures;
-use world::World;
+pub use figures::SimFigures;
+use world::SimWorld;
 
 /// Runs the world of a seed. The answer is what it did, and a number that sums up everything that happened.
 ///
 /// # Errors
 /// What does not hold.
-pub fn run(seed: u64, is_verbose: bool) -> Result<(Figures, u64), String> {
+pub fn run(seed: u64, is_verbose: bool) -> Result<(SimFigures, u64), String> {
     let live = AssertUnwindSafe(|| {
-        let mut world = World::new(seed, is_verbose);
+        let mut world = SimWorld::new(seed, is_verbose);
         world.run()?;
         Ok(world.finish())
     });

@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use crate::invariants;
 use crate::machine::Machine;
 use crate::member::Member;
-use crate::world::{Event, LOOK, World, name_of};
+use crate::world::{Event, LOOK, SimWorld, name_of};
 
-impl World {
+impl SimWorld {
     /// Checks whether everything is in order.
     pub(crate) fn look(&mut self) -> Result<(), String> {
         let missing = if self.is_ending {

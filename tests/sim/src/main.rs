@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
-use kerolox_sim::{Figures, run};
+use kerolox_sim::{SimFigures, run};
 
 /// Failures after which the run ends: more of the same tell nothing new.
 const FAILURES_MAX: u32 = 5;
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     });
     let seeds = if arguments.verbose { 1 } else { arguments.seeds };
     let begin = Instant::now();
-    let (mut total, mut failed, mut done) = (Figures::default(), 0, 0);
+    let (mut total, mut failed, mut done) = (SimFigures::default(), 0, 0);
     for seed in first..first.saturating_add(seeds) {
         done += 1;
         match run(seed, arguments.verbose) {

@@ -12,9 +12,9 @@ use kerolox_log::fs::SeededChoices;
 use crate::clients::{Client, Decisions, KINDS, Sight};
 use crate::controllers::Controllers;
 use crate::faults::Undo;
-use crate::figures::Figures;
+use crate::figures::SimFigures;
 use crate::history::History;
-use crate::invariants::{self, Canon, Leaderships, Promises};
+use crate::invariants::{self, Canon, LeadershipHistory, Promises};
 use crate::machine::Machine;
 use crate::member::{CONTROLLERS, Ctx, Disk, Effect, Identity, Input, Member, Note};
 use crate::message::{Asked, Message, Node};
@@ -96,13 +96,13 @@ impl Ord for Timed {
 pub(crate) struct Overseen {
     pub(crate) history: History,
     pub(crate) canon: Canon,
-    pub(crate) leaderships: Leaderships,
+    pub(crate) leaderships: LeadershipHistory,
     pub(crate) decisions: Decisions,
     /// The number of acknowledgements when the faults ended.
     pub(crate) acked_in_chaos: u64,
 }
 
-pub(crate) struct World {
+pub(crate) struct SimWorld {
     pub(crate) now: u64,
     number: u64,
     events: BinaryHeap<Reverse<Timed>>,
@@ -117,7 +117,7 @@ pub(crate) struct World {
     pub(crate) overseen: Vec<Overseen>,
     promises: Promises,
     pub(crate) trace: Trace,
-    pub(crate) figures: Figures,
+    pub(crate) figures: SimFigures,
     lives: u64,
     pub(crate) is_calm: bool,
     pub(crate) is_ending: bool,
@@ -130,7 +130,7 @@ pub(crate) fn name_of(group: usize) -> GroupName {
     GroupName { cluster: "c".to_owned(), group: format!("g{group}") }
 }
 
-impl World {
+impl SimWorld {
     pub(crate) fn new(seed: u64, is_verbose: bool) -> Self {
         let mut chooser = SeededChoices::new(seed);
         let swarm = Swarm::new(&mut chooser);
@@ -146,7 +146,7 @@ impl World {
             overseen: Vec::new(),
             promises: Promises::default(),
             trace: Trace::new(is_verbose),
-            figures: Figures::default(),
+            figures: SimFigures::default(),
             lives: 0,
             is_calm: false,
             is_ending: false,
@@ -556,13 +556,15 @@ impl World {
             Note::Confirmed { epoch, until } => {
                 store.map_or(Ok(()), |store| overseen.canon.confirmed(store, (machine.life, epoch), until))
             }
-            Note::Published { opened, high_watermark } => Leaderships::published(opened, high_watermark),
+            Note::Published { opened, high_watermark } => {
+                LeadershipHistory::published(opened, high_watermark)
+            }
             Note::Acked(epoch) => overseen.leaderships.acked(epoch, machine.life),
             Note::Cut { to, applied } => {
                 self.figures.cut_back += 1;
                 Promises::cut(&machine.incarnation, to, applied)
             }
-            Note::Served => Leaderships::served(&self.ruling(place.0)),
+            Note::Served => LeadershipHistory::served(&self.ruling(place.0)),
         };
         let is_cut_off = !machine.disk.has_power();
         match note {
@@ -595,7 +597,7 @@ impl World {
         ruling.collect()
     }
 
-    pub(crate) fn finish(mut self) -> (Figures, u64) {
+    pub(crate) fn finish(mut self) -> (SimFigures, u64) {
         for overseen in &self.overseen {
             let history: &History = &overseen.history;
             self.figures.acked += history.acked;

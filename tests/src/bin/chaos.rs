@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use kerolox_harness::{NetworkVisit, enter_network, verdict};
-use kerolox_tests::chaos::{BROKERS, NAMESERVERS, Options, Report, percentile, run};
+use kerolox_tests::chaos::{BROKERS, ChaosOptions, ChaosReport, NAMESERVERS, percentile, run};
 
 /// Kills, pauses, cuts and fills the members of a replicated group under clients, and checks what the clients were promised.
 #[derive(Parser)]
@@ -43,7 +43,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         println!("without the official SDK: --python names no Python that has it");
     }
     let Arguments { rounds, only, python, .. } = arguments;
-    let report = run(&Options { rounds, seed, only, folder, python, owner }).await?;
+    let report = run(&ChaosOptions { rounds, seed, only, folder, python, owner }).await?;
     let (passed, failed) = verdict::show(report.checks.iter().map(|(name, outcome)| (*name, outcome)));
     println!("{}, seed {seed}: {passed} passed, {failed} failed", figures(&report));
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -60,7 +60,7 @@ async fn outside() -> anyhow::Result<ExitCode> {
     })
 }
 
-fn figures(report: &Report) -> String {
+fn figures(report: &ChaosReport) -> String {
     let faults: Vec<String> = report.faults.iter().map(|(words, times)| format!("{times} {words}")).collect();
     let millis = |duration: Duration| duration.as_millis();
     format!(

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use kerolox_harness::built_program;
 use kerolox_harness::verdict;
-use kerolox_tests::cli::{Options, run};
+use kerolox_tests::cli::{CliSuiteOptions, run};
 
 /// Runs every command of mqadmin against a cluster of two broker groups with slaves, and checks the answers.
 #[derive(Parser)]
@@ -22,7 +22,7 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
-    let options = Options {
+    let options = CliSuiteOptions {
         messages: arguments.messages,
         transcript: arguments.transcript,
         mqadmin: built_program("mqadmin")?,

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use kerolox_harness::verdict;
-use kerolox_tests::client::{Options, run};
+use kerolox_tests::client::{ClientSuiteOptions, run};
 
 /// Kills, restarts and drains the servers under clients of all kinds, and checks that each keeps what it promises.
 #[derive(Parser)]
@@ -22,7 +22,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     let seed = verdict::seed(arguments.seed);
     println!("seed {seed}, {} rounds", arguments.rounds);
-    let report = run(&Options { rounds: arguments.rounds, seed }).await?;
+    let report = run(&ClientSuiteOptions { rounds: arguments.rounds, seed }).await?;
     let (passed, failed) = verdict::show(report.checks.iter().map(|(name, outcome)| (*name, outcome)));
     println!(
         "client: {} messages sent, {} faults, seed {seed}: {passed} passed, {failed} failed",

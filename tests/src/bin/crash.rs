@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use kerolox_harness::built_program;
 use kerolox_harness::verdict;
-use kerolox_tests::crash::{Disk, Options, run};
+use kerolox_tests::crash::{CrashOptions, MountedDisk, run};
 
 /// Kills a broker again and again under writing clients and checks that nothing acknowledged is lost.
 #[derive(Parser)]
@@ -35,9 +35,10 @@ async fn main() -> anyhow::Result<ExitCode> {
     let seed = verdict::seed(arguments.seed);
     let broker = arguments.broker.map_or_else(|| built_program("broker"), Ok)?;
     println!("seed {seed}, {} rounds", arguments.rounds);
-    let disk = arguments.disk.zip(arguments.mounted_at).map(|(image, mounted_at)| Disk { image, mounted_at });
+    let disk =
+        arguments.disk.zip(arguments.mounted_at).map(|(image, mounted_at)| MountedDisk { image, mounted_at });
     let (suite, what) = if disk.is_some() { ("powercut", "real power cuts") } else { ("crash", "rounds") };
-    let report = run(&Options { rounds: arguments.rounds, seed, broker, disk }).await?;
+    let report = run(&CrashOptions { rounds: arguments.rounds, seed, broker, disk }).await?;
 
     let (passed, failed) = verdict::show(report.checks.iter().map(|(name, outcome)| (*name, outcome)));
     println!(

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use clap::Parser;
 use kerolox_harness::ClusterPlan;
 use kerolox_harness::ProcessUsage;
-use kerolox_harness::raw_calls::{self, POLL_MAX, Stub, create_topic, message, receive, send, stub};
+use kerolox_harness::raw_calls::{self, MessagingStub, POLL_MAX, create_topic, message, receive, send, stub};
 use tokio::task::JoinSet;
 
 /// Messages of one request when the topic is filled.
@@ -60,7 +60,7 @@ struct Broker {
 }
 
 impl Broker {
-    async fn stub(&self) -> Result<Stub> {
+    async fn stub(&self) -> Result<MessagingStub> {
         stub(&self.address).await
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use kerolox_harness::built_program;
-use kerolox_tests::hostile::{Options, impossible, run};
+use kerolox_tests::hostile::{HostileOptions, impossible, run};
 
 /// Attacks a broker with 256 MiB and 1,024 open files in all kinds of ways, beside a quiet client.
 #[derive(Parser)]
@@ -25,7 +25,7 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
-    let options = Options {
+    let options = HostileOptions {
         broker: arguments.broker.map_or_else(|| built_program("broker"), Ok)?,
         attack: Duration::from_secs(if arguments.long { 20 } else { 6 }),
         only: arguments.only,

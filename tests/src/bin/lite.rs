@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use clap::Parser;
 use kerolox_harness::ProcessUsage;
 use kerolox_harness::raw_calls::{
-    POLL_MAX, Stub, acknowledge, check, create_topic, message, request, resource, send, stub,
+    MessagingStub, POLL_MAX, acknowledge, check, create_topic, message, request, resource, send, stub,
 };
 use kerolox_harness::{ClusterPlan, ServerProcess};
 use kerolox_proto::v2;
@@ -229,7 +229,7 @@ fn spread(mut times: Vec<Duration>) -> String {
 }
 
 /// Receives and acknowledges; how many messages came.
-async fn receive(stub: &mut Stub, poll: Duration) -> Result<usize> {
+async fn receive(stub: &mut MessagingStub, poll: Duration) -> Result<usize> {
     let entries = kerolox_harness::raw_calls::receive(stub, PARENT, GROUP, poll).await?;
     let count = entries.len();
     if count > 0 {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use kerolox_harness::built_program;
 use kerolox_harness::verdict;
-use kerolox_tests::money::{Options, run};
+use kerolox_tests::money::{MoneyOptions, run};
 
 /// Kills the sender, the receiver and the broker of the example `money`, and checks that no cent is lost or created.
 #[derive(Parser)]
@@ -24,7 +24,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let seed = verdict::seed(arguments.seed);
     println!("seed {seed}, {} rounds", arguments.rounds);
     let example = built_program("examples/money")?;
-    let report = run(&Options { rounds: arguments.rounds, seed, example }).await?;
+    let report = run(&MoneyOptions { rounds: arguments.rounds, seed, example }).await?;
     let (passed, failed) = verdict::show(report.checks.iter().map(|(name, outcome)| (*name, outcome)));
     println!(
         "money: {} transfers credited, senders killed {} times, receivers {} times, the broker {} times, seed {seed}: {passed} passed, {failed} failed",

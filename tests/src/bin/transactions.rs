@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser;
 use kerolox_harness::verdict;
-use kerolox_tests::transactions::{Kind, Options, produce, run};
+use kerolox_tests::transactions::{ProducerKind, TransactionSuiteOptions, produce, run};
 
 /// Kills a broker and producers again and again and checks that every transaction ends as it should.
 #[derive(Parser)]
@@ -32,14 +32,14 @@ async fn main() -> anyhow::Result<ExitCode> {
     if let (Some(kind), Some(address), Some(name)) =
         (&arguments.producer, &arguments.address, &arguments.name)
     {
-        let kind = Kind::named(kind).with_context(|| format!("{kind:?} is no kind of producer"))?;
+        let kind = ProducerKind::named(kind).with_context(|| format!("{kind:?} is no kind of producer"))?;
         produce(kind, address, name).await?;
         return Ok(ExitCode::SUCCESS);
     }
     let seed = verdict::seed(arguments.seed);
     println!("seed {seed}, {} rounds", arguments.rounds);
     let producer = std::env::current_exe()?;
-    let report = run(&Options { rounds: arguments.rounds, seed, producer }).await?;
+    let report = run(&TransactionSuiteOptions { rounds: arguments.rounds, seed, producer }).await?;
     let (passed, failed) = verdict::show(report.checks.iter().map(|(name, outcome)| (*name, outcome)));
     println!(
         "transactions: {} half messages, the broker killed {} times, producers {} times, seed {seed}: {passed} passed, {failed} failed",

@@ -42,7 +42,7 @@ const ORDERED_GROUP: &str = "chaos-ordered-readers";
 
 /// What to do.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct ChaosOptions {
     /// Number of rounds.
     pub rounds: u32,
     /// Repeats the plan of faults of a run; what they meet depends on the machine.
@@ -59,7 +59,7 @@ pub struct Options {
 
 /// What happened.
 #[derive(Debug, Default)]
-pub struct Report {
+pub struct ChaosReport {
     /// Rounds that were checked.
     pub rounds: u32,
     /// How often each fault happened, in words.

@@ -13,7 +13,8 @@ use super::faults::Running;
 use super::official::Official;
 use super::plan::{Fault, Plan, Planned};
 use super::{
-    BROKERS, NAMESERVERS, ORDERED_GROUP, ORDERED_TOPIC, Options, READERS_GROUP, Report, TOPIC, TX_TOPIC,
+    BROKERS, ChaosOptions, ChaosReport, NAMESERVERS, ORDERED_GROUP, ORDERED_TOPIC, READERS_GROUP, TOPIC,
+    TX_TOPIC,
 };
 use super::{logs, pauses, queues, verify};
 
@@ -45,7 +46,7 @@ struct Run {
     client: Client,
     ledger: MessageLedger,
     clients: Clients,
-    report: Report,
+    report: ChaosReport,
     /// Messages of the official SDK that were acknowledged before this round, if it takes part.
     official: Option<usize>,
     /// When faults hit the master.
@@ -57,7 +58,7 @@ struct Run {
 /// # Errors
 /// When the test itself cannot go on: the group does not become whole again, or takes no messages. The servers' last words are
 /// part of the error.
-pub async fn run(options: &Options) -> Result<Report> {
+pub async fn run(options: &ChaosOptions) -> Result<ChaosReport> {
     let network = ClusterNetwork::of(options.owner, NAMESERVERS, BROKERS);
     let mut cluster = ChaosCluster::start(network, &options.folder)?;
     cluster.wait_until_whole(2 * WHOLE_LIMIT).await.context("at the start")?;
@@ -78,7 +79,7 @@ pub async fn run(options: &Options) -> Result<Report> {
         clients: Clients::start(&client, &ledger, official).await?,
         client,
         ledger,
-        report: Report::default(),
+        report: ChaosReport::default(),
         hits: Vec::new(),
     };
     run.progress().await.context("at the start")?;
@@ -256,7 +257,7 @@ impl Run {
         Ok(())
     }
 
-    fn finish(mut self) -> Report {
+    fn finish(mut self) -> ChaosReport {
         let acknowledgements = self.ledger.acknowledgements();
         let found = self.hits.iter().filter_map(|hit| pauses::after(*hit, &acknowledgements));
         self.report.pauses = found.collect();

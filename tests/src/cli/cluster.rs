@@ -9,7 +9,7 @@ use kerolox_harness::{Cluster, ClusterPlan};
 use serde_json::Value;
 use tokio::task::block_in_place;
 
-use super::Options;
+use super::CliSuiteOptions;
 
 const GROUPS: [&str; 2] = ["broker-a", "broker-b"];
 const MEMBERS: usize = 2;
@@ -29,7 +29,7 @@ pub(super) struct Said {
 }
 
 impl CliCluster {
-    pub(super) async fn start(options: &Options) -> Result<Self> {
+    pub(super) async fn start(options: &CliSuiteOptions) -> Result<Self> {
         let mut plan = ClusterPlan::new("cli").checks(CHECKS.0, CHECKS.1).segments_of("64MiB");
         for group in GROUPS {
             plan = plan.group(group, MEMBERS);

@@ -17,7 +17,7 @@ use cluster::CliCluster;
 
 /// The options of a run.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct CliSuiteOptions {
     /// Number of messages to export and import.
     pub messages: usize,
     /// The `mqadmin` program.
@@ -27,16 +27,16 @@ pub struct Options {
 }
 
 /// Each check with its outcome in words.
-pub type Checks = Vec<(&'static str, Result<String, String>)>;
+pub type CheckOutcomes = Vec<(&'static str, Result<String, String>)>;
 
 /// Runs all checks.
 ///
 /// # Errors
 /// When the cluster does not start.
-pub async fn run(options: &Options) -> Result<Checks> {
+pub async fn run(options: &CliSuiteOptions) -> Result<CheckOutcomes> {
     let mut cluster = CliCluster::start(options).await?;
     let said = |outcome: Result<String>| outcome.map_err(|error| format!("{error:#}"));
-    let mut checks: Checks = vec![
+    let mut checks: CheckOutcomes = vec![
         ("each command says how it is used", said(transcript::help(&cluster))),
         ("each command does what it says", said(transcript::play(&mut cluster, options).await)),
         ("the administration of the SDKs' protocol", said(admin::ask(&cluster).await)),

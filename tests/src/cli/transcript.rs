@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::Options;
+use super::CliSuiteOptions;
 use super::cluster::{CliCluster, Said};
 
 /// Commands that [`super::screen`] tries in a terminal.
@@ -111,7 +111,7 @@ fn words(line: &str) -> Vec<String> {
 }
 
 /// Plays the transcript: every command is in it, and all answer as they are to.
-pub(super) async fn play(cluster: &mut CliCluster, options: &Options) -> Result<String> {
+pub(super) async fn play(cluster: &mut CliCluster, options: &CliSuiteOptions) -> Result<String> {
     let text = std::fs::read_to_string(&options.transcript)
         .with_context(|| format!("reading {}", options.transcript.display()))?;
     let steps = parse(&text)?;

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use kerolox_client::{Batcher, Batching, Client, Message, Resolution};
 use serde_json::Value;
 
-use super::Options;
+use super::CliSuiteOptions;
 use super::cluster::{CliCluster, said};
 use kerolox_harness::ClusterPlan;
 
@@ -28,7 +28,7 @@ const LANES: usize = 20;
 /// How long a command may take.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-pub(super) async fn move_all(cluster: &CliCluster, options: &Options) -> Result<String> {
+pub(super) async fn move_all(cluster: &CliCluster, options: &CliSuiteOptions) -> Result<String> {
     let names = TOPICS.map(|(name, ..)| name).join(",");
     for (name, kind, _) in TOPICS {
         cluster.ok(&format!("updateTopic -c DefaultCluster -t {name} -a +message.type={kind}"))?;

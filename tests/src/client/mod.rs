@@ -35,7 +35,7 @@ const QUIET: Duration = Duration::from_secs(2);
 
 /// What to do.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct ClientSuiteOptions {
     /// How often each fault comes.
     pub rounds: u32,
     /// Repeats the order of the faults; the moments depend on the machine.
@@ -44,7 +44,7 @@ pub struct Options {
 
 /// What happened.
 #[derive(Debug)]
-pub struct Report {
+pub struct ClientSuiteReport {
     /// Messages that were sent and acknowledged.
     pub sent: usize,
     /// How often each fault came.
@@ -57,7 +57,7 @@ pub struct Report {
 ///
 /// # Errors
 /// When the test itself cannot go on: a server does not start, or the group does not get in sync again.
-pub async fn run(options: &Options) -> Result<Report> {
+pub async fn run(options: &ClientSuiteOptions) -> Result<ClientSuiteReport> {
     let examples = examples::run().await.map(|count| format!("{count} of them"));
     let mut cluster = FaultyCluster::start().await?;
     let client = cluster.client();
@@ -85,7 +85,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     checks.push(("every example works", examples.map_err(|error| format!("{error:#}"))));
     checks.push(("nothing hangs", verify::hangs(stopped, left)));
     checks.push(("memory is bounded", verify::memory(&before, &after)));
-    Ok(Report { sent: ledger.sent(), faults, checks })
+    Ok(ClientSuiteReport { sent: ledger.sent(), faults, checks })
 }
 
 fn shuffled(random: &mut SeededRandom) -> Vec<Fault> {

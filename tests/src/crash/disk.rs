@@ -55,14 +55,14 @@ impl Cut {
 
 /// A mounted image.
 #[derive(Debug, Clone)]
-pub struct Disk {
+pub struct MountedDisk {
     /// File that holds the file system.
     pub image: PathBuf,
     /// Folder where it is mounted.
     pub mounted_at: PathBuf,
 }
 
-impl Disk {
+impl MountedDisk {
     /// Cuts the power, and mounts the file system again. No process may use it.
     pub(super) fn cut(&self, cut: Cut) -> Result<()> {
         command(

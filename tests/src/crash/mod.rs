@@ -1,7 +1,7 @@
 //! The `kill -9` loop: a standalone broker is killed at random moments while clients write, and started again on the
 //! same data. Afterwards every acknowledged message must be there, none twice, and no queue offset used twice.
 //!
-//! With a [`Disk`] the power of the broker's file system is cut after each kill as well. The kill comes first, because a
+//! With a [`MountedDisk`] the power of the broker's file system is cut after each kill as well. The kill comes first, because a
 //! sync that is under way when the file system stops may still report success: the machine would be gone by then.
 
 mod disk;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use disk::Cut;
-pub use disk::Disk;
+pub use disk::MountedDisk;
 use kerolox_harness::verdict::CheckedProperty;
 use kerolox_harness::{Cluster, ClusterPlan, MessageLedger, SeededRandom};
 use writers::Writers;
@@ -35,7 +35,7 @@ const DISK_SEGMENT: &str = "4MiB";
 
 /// The options of a run.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct CrashOptions {
     /// Number of kills.
     pub rounds: u32,
     /// Repeats the random choices of a run; the moments themselves depend on the machine.
@@ -43,12 +43,12 @@ pub struct Options {
     /// The broker program.
     pub broker: PathBuf,
     /// The file system for the broker's data whose power is to be cut; without one, only the process is killed.
-    pub disk: Option<Disk>,
+    pub disk: Option<MountedDisk>,
 }
 
 /// The report of a run.
 #[derive(Debug)]
-pub struct Report {
+pub struct CrashReport {
     /// Messages that the broker acknowledged as stored.
     pub acknowledged: usize,
     /// Starts of the broker after the first one.
@@ -63,7 +63,7 @@ pub struct Report {
 ///
 /// # Errors
 /// When the test itself cannot go on: the broker does not start again, or takes no writes after a restart.
-pub async fn run(options: &Options) -> Result<Report> {
+pub async fn run(options: &CrashOptions) -> Result<CrashReport> {
     let mut random = SeededRandom::new(options.seed);
     // No check-backs are sent: transactions that the writers leave undecided must stay invisible.
     let plan = ClusterPlan::standalone("crash").flags(&["--transaction-first-check", "1h"]);
@@ -79,7 +79,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     let ledger = MessageLedger::default();
     let writers = Writers::start(&address, &ledger, &mut random).await?;
     let mut report =
-        Report { acknowledged: 0, restarts: 0, slowest_start: Duration::ZERO, checks: Vec::new() };
+        CrashReport { acknowledged: 0, restarts: 0, slowest_start: Duration::ZERO, checks: Vec::new() };
     for round in 1..=options.rounds {
         ledger
             .wait_for_more(PROGRESS, PROGRESS_LIMIT, broker)
@@ -110,7 +110,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     Ok(report)
 }
 
-fn cut_power(options: &Options, random: &mut SeededRandom) -> Result<Option<Cut>> {
+fn cut_power(options: &CrashOptions, random: &mut SeededRandom) -> Result<Option<Cut>> {
     let Some(disk) = &options.disk else { return Ok(None) };
     let cut = Cut::choose(random);
     disk.cut(cut)?;

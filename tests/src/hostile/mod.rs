@@ -35,7 +35,7 @@ const SETTLE: Duration = Duration::from_secs(90);
 
 /// The options of a run.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct HostileOptions {
     /// The programs.
     pub broker: PathBuf,
     /// How long each attack lasts.
@@ -46,7 +46,7 @@ pub struct Options {
 
 /// What happened.
 #[derive(Debug, Default)]
-pub struct Report {
+pub struct HostileReport {
     /// Each attack with what came of it, in words.
     pub checks: Vec<(String, Result<String, String>)>,
     /// The most memory that a broker had, in bytes.
@@ -58,7 +58,7 @@ pub struct Report {
 }
 
 /// Why nothing can be attacked here; `None` when it can.
-pub fn impossible(options: &Options) -> Option<String> {
+pub fn impossible(options: &HostileOptions) -> Option<String> {
     let folder = tempfile::tempdir().ok()?;
     cage::Cage::build("try", &options.broker, folder.path()).err().map(|error| format!("{error:#}"))
 }
@@ -67,8 +67,8 @@ pub fn impossible(options: &Options) -> Option<String> {
 ///
 /// # Errors
 /// When servers cannot be started.
-pub async fn run(options: &Options) -> Result<Report> {
-    let mut report = Report::default();
+pub async fn run(options: &HostileOptions) -> Result<HostileReport> {
+    let mut report = HostileReport::default();
     for setup in [Setup::Standalone, Setup::Group] {
         let chosen: Vec<&Attack> =
             attacks::ALL.iter().filter(|attack| is_chosen(options, attack, setup)).collect();
@@ -106,11 +106,11 @@ pub async fn run(options: &Options) -> Result<Report> {
     Ok(report)
 }
 
-fn is_chosen(options: &Options, attack: &Attack, setup: Setup) -> bool {
+fn is_chosen(options: &HostileOptions, attack: &Attack, setup: Setup) -> bool {
     (setup == Setup::Group || !attack.needs_group) && is_wanted(options, attack.name)
 }
 
-fn is_wanted(options: &Options, name: &str) -> bool {
+fn is_wanted(options: &HostileOptions, name: &str) -> bool {
     options.only.as_ref().is_none_or(|only| name.contains(only.as_str()))
 }
 
@@ -120,7 +120,7 @@ fn in_words(error: anyhow::Error) -> String {
 }
 
 /// Prints an outcome as soon as it is there: the suite takes minutes.
-fn say(report: &mut Report, name: String, outcome: Result<String, String>) {
+fn say(report: &mut HostileReport, name: String, outcome: Result<String, String>) {
     match &outcome {
         Ok(figures) => println!("ok      {name}: {figures}"),
         Err(wrong) => println!("FAILED  {name}: {wrong}"),
@@ -158,7 +158,7 @@ async fn under(
     target: &mut Target,
     quiet: &Quiet,
     lasts: Duration,
-    report: &mut Report,
+    report: &mut HostileReport,
 ) -> Result<String, String> {
     quiet.take();
     sleep(BASELINE).await;

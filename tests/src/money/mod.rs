@@ -38,7 +38,7 @@ const CHECKS: (&str, u32) = ("500ms", 1000);
 
 /// The options of a run.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct MoneyOptions {
     /// Number of kills at random moments, besides those at each step.
     pub rounds: u32,
     /// Repeats the random choices of a run; the moments themselves depend on the machine.
@@ -49,7 +49,7 @@ pub struct Options {
 
 /// The report of a run.
 #[derive(Debug)]
-pub struct Report {
+pub struct MoneyReport {
     /// Transfers that were credited.
     pub credited: u64,
     /// Kills of the broker.
@@ -66,7 +66,7 @@ pub struct Report {
 ///
 /// # Errors
 /// When the test itself cannot go on: something does not start again, or no money moves after a restart.
-pub async fn run(options: &Options) -> Result<Report> {
+pub async fn run(options: &MoneyOptions) -> Result<MoneyReport> {
     let mut random = SeededRandom::new(options.seed);
     let mut cluster = ClusterPlan::standalone("money").checks(CHECKS.0, CHECKS.1).start()?;
     let (address, folder) = (cluster.access_points(), cluster.folder().to_owned());
@@ -133,7 +133,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     parts.stop(Bank::B)?;
     let mut checks = verify::verify(&folder, &parts.said())?;
     checks.push(("the example's own audit agrees", example.audit(true).map_err(|error| error.to_string())));
-    Ok(Report {
+    Ok(MoneyReport {
         credited: parts.said().credited,
         broker_kills,
         sender_kills: parts.kills(Bank::A),

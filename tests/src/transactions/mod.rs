@@ -18,7 +18,7 @@ use kerolox_client::admin::wire::CountTransactionsRequest;
 use kerolox_harness::verdict::CheckedProperty;
 use kerolox_harness::{Cluster, ClusterPlan, MessageLedger, SeededRandom, SentMessage};
 use producer::intent;
-pub use producer::{Kind, produce};
+pub use producer::{ProducerKind, produce};
 
 const TOPIC: &str = "transactions";
 const GROUP: &str = "transactions-readers";
@@ -34,7 +34,7 @@ const CHECKS: (&str, u32) = ("500ms", 12);
 
 /// The options of a run.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct TransactionSuiteOptions {
     /// Number of kills.
     pub rounds: u32,
     /// Repeats the random choices of a run; the moments themselves depend on the machine.
@@ -45,7 +45,7 @@ pub struct Options {
 
 /// The report of a run.
 #[derive(Debug)]
-pub struct Report {
+pub struct TransactionSuiteReport {
     /// Half messages that the broker acknowledged.
     pub stored: usize,
     /// Kills of the broker.
@@ -62,12 +62,12 @@ struct Producers<'a> {
     address: String,
     ledger: MessageLedger,
     started: usize,
-    running: BTreeMap<usize, (Kind, Child)>,
+    running: BTreeMap<usize, (ProducerKind, Child)>,
 }
 
 impl Producers<'_> {
     /// Starts a producer process, and notes its reports.
-    fn start(&mut self, kind: Kind) -> Result<()> {
+    fn start(&mut self, kind: ProducerKind) -> Result<()> {
         self.started += 1;
         let mut child = Command::new(self.program)
             .args(["--producer", kind.word(), "--address", &self.address])
@@ -116,7 +116,7 @@ impl Drop for Producers<'_> {
 ///
 /// # Errors
 /// When the test itself cannot go on: the broker does not start again, or takes no half messages after a restart.
-pub async fn run(options: &Options) -> Result<Report> {
+pub async fn run(options: &TransactionSuiteOptions) -> Result<TransactionSuiteReport> {
     let mut random = SeededRandom::new(options.seed);
     let mut cluster = ClusterPlan::standalone("transactions").checks(CHECKS.0, CHECKS.1).start()?;
     create_topic(&cluster).await?;
@@ -131,10 +131,11 @@ pub async fn run(options: &Options) -> Result<Report> {
         started: 0,
         running: BTreeMap::new(),
     };
-    for kind in Kind::ALL.into_iter().chain(Kind::ALL) {
+    for kind in ProducerKind::ALL.into_iter().chain(ProducerKind::ALL) {
         producers.start(kind)?;
     }
-    let mut report = Report { stored: 0, broker_kills: 0, producer_kills: 0, checks: Vec::new() };
+    let mut report =
+        TransactionSuiteReport { stored: 0, broker_kills: 0, producer_kills: 0, checks: Vec::new() };
     for round in 1..=options.rounds {
         ledger
             .wait_for_more(PROGRESS, PROGRESS_LIMIT, broker)
@@ -156,7 +157,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     ledger.wait_for_more(PROGRESS, PROGRESS_LIMIT, broker).await.context("after the last round")?;
     // Producers that start now store nothing: they only answer check-backs for all the others.
     producers.stop_all()?;
-    producers.start(Kind::Silent)?;
+    producers.start(ProducerKind::Silent)?;
     wait_until_settled(&address).await?;
     report.stored = ledger.acknowledged();
     report.checks = verify::verify(ledger.history(), &address).await?;

@@ -11,7 +11,7 @@ use super::TOPIC;
 
 /// How a producer behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ProducerKind {
     /// It commits.
     Commit,
     /// It rolls back.
@@ -23,7 +23,7 @@ pub enum Kind {
     Silent,
 }
 
-impl Kind {
+impl ProducerKind {
     /// The kinds that store half messages.
     pub(super) const ALL: [Self; 3] = [Self::Commit, Self::Rollback, Self::Undecided];
 
@@ -48,12 +48,12 @@ impl Kind {
 /// What a producer says when it is asked about the transaction with a label, `KIND-NAME-NUMBER`.
 pub(super) fn answer(label: &str) -> Resolution {
     let mut parts = label.split('-');
-    let kind = parts.next().and_then(Kind::named);
+    let kind = parts.next().and_then(ProducerKind::named);
     let is_even = parts.next_back().and_then(|number| number.parse::<u64>().ok()).is_some_and(|n| n % 2 == 0);
     match kind {
-        Some(Kind::Commit) => Resolution::Commit,
-        Some(Kind::Undecided) if is_even => Resolution::Commit,
-        Some(Kind::Rollback) => Resolution::Rollback,
+        Some(ProducerKind::Commit) => Resolution::Commit,
+        Some(ProducerKind::Undecided) if is_even => Resolution::Commit,
+        Some(ProducerKind::Rollback) => Resolution::Rollback,
         _ => Resolution::Unknown,
     }
 }
@@ -71,10 +71,10 @@ pub(super) fn intent(label: &str) -> MessageIntent {
 ///
 /// # Errors
 /// When no broker can be reached at the start.
-pub async fn produce(kind: Kind, address: &str, name: &str) -> Result<()> {
+pub async fn produce(kind: ProducerKind, address: &str, name: &str) -> Result<()> {
     let policy = RetryPolicy::default().attempts(50);
     let producer = start(address, policy).await?;
-    if kind == Kind::Silent {
+    if kind == ProducerKind::Silent {
         return std::future::pending().await;
     }
     for number in 0_u64.. {
@@ -85,9 +85,9 @@ pub async fn produce(kind: Kind, address: &str, name: &str) -> Result<()> {
                 println!("{label}");
                 // An answer that got lost is no harm: the check-back asks.
                 let _ = match kind {
-                    Kind::Commit => transaction.commit().await,
-                    Kind::Rollback => transaction.rollback().await,
-                    Kind::Undecided | Kind::Silent => Ok(()),
+                    ProducerKind::Commit => transaction.commit().await,
+                    ProducerKind::Rollback => transaction.rollback().await,
+                    ProducerKind::Undecided | ProducerKind::Silent => Ok(()),
                 };
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,

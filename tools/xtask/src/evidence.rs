@@ -2,6 +2,7 @@
 //!
 //! Made from GUARANTEES.md, tests/SCENARIOS.md, the lists of faults and switches in the code, and the records of test runs.
 
+mod faults;
 mod page;
 mod sources;
 
@@ -10,14 +11,14 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use crate::record::Records;
+use crate::record::RunRecords;
 
 const PAGE: &str = "deploy/manual/src/reference/evidence.md";
 const DATA: &str = "deploy/manual/src/reference/evidence.json";
 
 /// Writes the page and its data.
 pub(crate) fn write(root: &Path) -> Result<()> {
-    let evidence = sources::gather(root, &Records::load()?)?;
+    let evidence = sources::gather(root, &RunRecords::load()?)?;
     let text = page::render(&evidence);
     fs::write(root.join(PAGE), text).context(PAGE)?;
     let mut data = serde_json::to_string_pretty(&evidence)?;

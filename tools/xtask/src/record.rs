@@ -38,7 +38,7 @@ pub(crate) struct SuiteRecord {
 
 /// All records.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Records {
+pub(crate) struct RunRecords {
     /// By the test's own name, the last part of its path.
     pub(crate) tests: BTreeMap<String, TestRecord>,
     /// By name of the suite.
@@ -62,7 +62,7 @@ pub(crate) struct EndedSuite {
     seconds: u64,
 }
 
-impl Records {
+impl RunRecords {
     /// Where records lie.
     fn path() -> Result<PathBuf> {
         let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
@@ -125,9 +125,9 @@ pub(crate) fn record(root: &Path, ended: &EndedSuite) -> Result<()> {
     let output = fs::read(&ended.output).with_context(|| ended.output.display().to_string())?;
     // Lanes of tests/run.sh record at the same time.
     let lock =
-        fs::File::create(Records::path()?.with_extension("lock")).context("the lock of the records")?;
+        fs::File::create(RunRecords::path()?.with_extension("lock")).context("the lock of the records")?;
     lock.lock().context("the lock of the records")?;
-    let mut records = Records::load()?;
+    let mut records = RunRecords::load()?;
     records.note(ended, &String::from_utf8_lossy(&output), &commit(root)?, &today()?);
     records.save()
 }
@@ -208,7 +208,7 @@ sim: 300 seeds from 1, 16.7 s: 300 passed, 0 failed
 
     #[test]
     fn runs_add_up_and_the_last_one_is_named() {
-        let mut records = Records::default();
+        let mut records = RunRecords::default();
         let ended = EndedSuite { suite: "sim".to_owned(), output: PathBuf::new(), failed: 1, seconds: 17 };
         records.note(&ended, PRINTED, "aaaa", "2026-11-24");
         records.note(&ended, PRINTED, "bbbb", "2026-11-25");
@@ -219,7 +219,7 @@ sim: 300 seeds from 1, 16.7 s: 300 passed, 0 failed
         assert_eq!(records.switches["skip-fsync"], "log::recovery (0 s)");
         assert_eq!(records.switches["no-lease"], "missed");
         let kept = serde_json::to_string(&records).expect("records can be written");
-        let again: Records = serde_json::from_str(&kept).expect("and read");
+        let again: RunRecords = serde_json::from_str(&kept).expect("and read");
         assert_eq!(again.suites, records.suites);
     }
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::{DeliveryPolicy, ExhaustedAction};
 use crate::queue_offset::QueueOffset;
-use world::World;
+use world::ModelWorld;
 
 const INVISIBLE_MS: u64 = 10_000;
 const RENEW_MS: u64 = 60_000;
@@ -54,7 +54,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-impl World {
+impl ModelWorld {
     fn take(&mut self, step: Step) -> Result<(), TestCaseError> {
         match step {
             Step::Publish(messages) => {
@@ -108,7 +108,7 @@ impl World {
 }
 
 fn run(policy: DeliveryPolicy, filters: [&str; CLIENTS], steps: Vec<Step>) -> Result<(), TestCaseError> {
-    let mut world = World::new(policy, filters);
+    let mut world = ModelWorld::new(policy, filters);
     for step in steps {
         world.take(step)?;
         let counts = world.subscription.counts(world.now_ms)[&0];

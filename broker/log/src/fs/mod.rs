@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 pub use choose::SeededChoices;
 pub use contract::check_contract;
-pub use mem::{DiskFault, FaultTimes, MemFolder, Piece};
+pub use mem::{DiskFault, FaultTimes, MemFolder, UnsyncedPiece};
 pub use os::{OsFolder, free_bytes};
 
 /// Whether a read failed because the device or the file system lost the place: other places may be fine.

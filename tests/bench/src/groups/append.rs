@@ -7,13 +7,13 @@ use kerolox_core::flush::FlushRequirement;
 use kerolox_log::fs::OsFolder;
 use kerolox_log::{Log, NewFrame};
 
-use crate::engine::{self, FLUSH_INTERVAL, Producer};
+use crate::engine::{self, FLUSH_INTERVAL, LoadProducer};
 use crate::machine::ThreadTimes;
-use crate::messages::{Maker, Shape};
+use crate::messages::{MessageMaker, MessageShape};
 use crate::raw::{self, PlainWriter};
-use crate::report::{Figure, Group, Unit};
-use crate::settings::Settings;
-use crate::turns::Rounds;
+use crate::report::{FigureGroup, FigureLine, FigureUnit};
+use crate::settings::BenchSettings;
+use crate::turns::RoundRates;
 
 /// Records that the log and the plain writer repeat: more than a processor's cache holds.
 const REPEATED: usize = 64 << 10;
@@ -28,8 +28,8 @@ const NAMES: [&str; 4] = ["plain writer", "plain, synced each 200 ms", "log, one
 
 /// # Errors
 /// When a disk or the engine fails.
-pub fn run(settings: &Settings) -> anyhow::Result<Group> {
-    let mut group = Group::new(
+pub fn run(settings: &BenchSettings) -> anyhow::Result<FigureGroup> {
+    let mut group = FigureGroup::new(
         "append",
         format!(
             "async flush, batches of {}, against a plain buffered writer of the same frames",
@@ -37,24 +37,32 @@ pub fn run(settings: &Settings) -> anyhow::Result<Group> {
         ),
     );
     for &body in settings.choose(&[10, 100, 1024][..], &[100]) {
-        let shape = Shape::plain(body);
+        let shape = MessageShape::plain(body);
         group.note(shape.describe());
         let Taken { rates, costs, frame_len } = compete(settings, shape)?;
-        let against = |rounds: &Rounds, figure: Figure, who, other: usize| {
+        let against = |rounds: &RoundRates, figure: FigureLine, who, other: usize| {
             figure.against_with_ratio(NAMES[other], rounds.median(other), rounds.ratio(who, other))
         };
         let rate = |who: usize| {
-            Figure::new(format!("{body} B: {}", NAMES[who]), rates.median(who), Unit::BytesPerSecond)
+            FigureLine::new(
+                format!("{body} B: {}", NAMES[who]),
+                rates.median(who),
+                FigureUnit::BytesPerSecond,
+            )
         };
         group.add(rate(PLAIN));
         group.add(against(&rates, rate(PLAIN_SYNCED), PLAIN_SYNCED, PLAIN));
         group.add(against(&rates, rate(LOG), LOG, PLAIN_SYNCED));
         group.add(against(&rates, rate(STORE), STORE, PLAIN_SYNCED));
         let records = rates.median(STORE) / frame_len as f64;
-        group.add(Figure::new(format!("{body} B: {}, records", NAMES[STORE]), records, Unit::PerSecond));
+        group.add(FigureLine::new(
+            format!("{body} B: {}, records", NAMES[STORE]),
+            records,
+            FigureUnit::PerSecond,
+        ));
         for who in [LOG, STORE] {
             let what = format!("{body} B: {}, processor time per record", NAMES[who]);
-            let figure = Figure::new(what, costs.median(who), Unit::Seconds);
+            let figure = FigureLine::new(what, costs.median(who), FigureUnit::Seconds);
             group.add(against(&costs, figure, who, PLAIN_SYNCED));
         }
     }
@@ -64,16 +72,16 @@ pub fn run(settings: &Settings) -> anyhow::Result<Group> {
 /// What the contestants reached.
 struct Taken {
     /// Bytes per second.
-    rates: Rounds,
+    rates: RoundRates,
     /// Seconds of processor time per record.
-    costs: Rounds,
+    costs: RoundRates,
     /// Bytes of a frame.
     frame_len: usize,
 }
 
-fn compete(settings: &Settings, shape: Shape) -> anyhow::Result<Taken> {
+fn compete(settings: &BenchSettings, shape: MessageShape) -> anyhow::Result<Taken> {
     let turn = settings.turn();
-    let mut maker = Maker::new(shape, 0);
+    let mut maker = MessageMaker::new(shape, 0);
     let records: Vec<NewFrame> =
         (0..REPEATED as u32).map(|i| maker.next(1, i % QUEUES).into_frame()).collect();
     let frames = raw::frames(&records);
@@ -86,10 +94,15 @@ fn compete(settings: &Settings, shape: Shape) -> anyhow::Result<Taken> {
     let (mut log, _) = Log::open(Arc::new(folder), engine::log_options())?;
     let store = engine::open(&scratch.path().join("store"))?;
     let queues = engine::create_queues(&store, QUEUES)?;
-    let mut producer =
-        Producer::new(store.clone(), Maker::new(shape, 0), queues, FlushRequirement::Async, IN_FLIGHT);
+    let mut producer = LoadProducer::new(
+        store.clone(),
+        MessageMaker::new(shape, 0),
+        queues,
+        FlushRequirement::Async,
+        IN_FLIGHT,
+    );
     let path = scratch.path().join("plain");
-    let (mut rates, mut costs) = (Rounds::default(), Rounds::default());
+    let (mut rates, mut costs) = (RoundRates::default(), RoundRates::default());
     for _ in 0..settings.rounds() {
         let mut taken = Vec::new();
         for sync_interval in [None, Some(FLUSH_INTERVAL)] {

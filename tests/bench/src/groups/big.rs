@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use kerolox_core::flush::FlushRequirement;
 
 use super::read::{close, read_queue};
-use crate::engine::{self, Producer, QueueId};
+use crate::engine::{self, LoadProducer, QueueId};
 use crate::files;
 use crate::machine::{self, ThreadTimes};
-use crate::messages::{Maker, Shape};
+use crate::messages::{MessageMaker, MessageShape};
 use crate::raw::{self, PlainReader, PlainWriter};
-use crate::report::{Aim, Figure, Group, Unit};
-use crate::settings::Settings;
-use crate::turns::{Rounds, median};
+use crate::report::{AimOutcome, FigureGroup, FigureLine, FigureUnit};
+use crate::settings::BenchSettings;
+use crate::turns::{RoundRates, median};
 
 const QUEUES: u32 = 64;
 const IN_FLIGHT: usize = 64;
@@ -26,13 +26,13 @@ const PLAIN_TURN: Duration = Duration::from_millis(60);
 
 /// # Errors
 /// When a disk or the engine fails, or there is not enough room.
-pub fn run(settings: &Settings, messages: u64) -> anyhow::Result<Group> {
-    let shape = Shape { body: BODY, key: false, small: true };
-    let frame_len = raw::frames(&[Maker::new(shape, 0).next(1, 1).into_frame()])[0].len() as u64;
+pub fn run(settings: &BenchSettings, messages: u64) -> anyhow::Result<FigureGroup> {
+    let shape = MessageShape { body: BODY, key: false, small: true };
+    let frame_len = raw::frames(&[MessageMaker::new(shape, 0).next(1, 1).into_frame()])[0].len() as u64;
     let step = (messages / 100).max(1);
     let steps = messages / step;
     let title = format!("{messages} messages in {QUEUES} queues, in {steps} steps of {step}");
-    let mut group = Group::new("big", title);
+    let mut group = FigureGroup::new("big", title);
     group.note(shape.describe());
     group.note("after each step a plain writer has 60 ms, with a sync each 200 ms: what changes with it is the machine");
     group.note("where several steps are compared, their median counts");
@@ -43,33 +43,35 @@ pub fn run(settings: &Settings, messages: u64) -> anyhow::Result<Group> {
     let data = scratch.path().join("store");
     let store = engine::open(&data)?;
     let queues = engine::create_queues(&store, QUEUES)?;
-    let maker = Maker::new(shape, 0);
+    let maker = MessageMaker::new(shape, 0);
     let mut producer =
-        Producer::new(store.clone(), maker, queues.clone(), FlushRequirement::Async, IN_FLIGHT);
+        LoadProducer::new(store.clone(), maker, queues.clone(), FlushRequirement::Async, IN_FLIGHT);
 
     let taken = append(settings, &mut producer, shape, step, steps, &scratch.path().join("plain"))?;
     taken.add_to(&mut group, step);
     let (appended, end) = (producer.answered() as f64, store.positions().end as f64);
-    group.add(Figure::new("memory at the end", machine::resident() as f64, Unit::Bytes));
+    group.add(FigureLine::new("memory at the end", machine::resident() as f64, FigureUnit::Bytes));
     drop(producer);
     let begin = Instant::now();
     close(store)?;
-    group.add(Figure::new("closing the store", begin.elapsed().as_secs_f64(), Unit::Seconds));
-    group.add(Figure::new("log, per message", end / appended, Unit::Bytes));
+    group.add(FigureLine::new("closing the store", begin.elapsed().as_secs_f64(), FigureUnit::Seconds));
+    group.add(FigureLine::new("log, per message", end / appended, FigureUnit::Bytes));
     let index_bytes = files::bytes(&data.join("index")) as f64;
-    group.add(Figure::new("index, per message", index_bytes / appended, Unit::Bytes));
+    group.add(FigureLine::new("index, per message", index_bytes / appended, FigureUnit::Bytes));
     let begin = Instant::now();
     let store = engine::open(&data)?;
-    group.add(Figure::new("opening the store again", begin.elapsed().as_secs_f64(), Unit::Seconds));
+    group.add(FigureLine::new("opening the store again", begin.elapsed().as_secs_f64(), FigureUnit::Seconds));
     close(store)?;
 
     // As many messages as a step has, from the beginning and from the end of every queue.
     let part = (step / u64::from(QUEUES)).max(1);
     let reads = read(settings, &data, &queues, part)?;
-    let figure = Figure::new("cold read of the last step, by queues", reads.median(1), Unit::PerSecond);
+    let figure =
+        FigureLine::new("cold read of the last step, by queues", reads.median(1), FigureUnit::PerSecond);
     let figure = figure.against_with_ratio("first step", reads.median(0), reads.ratio(1, 0));
-    group.add(figure.aim(Aim::RatioAtLeast(0.9)));
-    let figure = Figure::new("plain reads of the same places, last step", reads.median(3), Unit::PerSecond);
+    group.add(figure.aim(AimOutcome::RatioAtLeast(0.9)));
+    let figure =
+        FigureLine::new("plain reads of the same places, last step", reads.median(3), FigureUnit::PerSecond);
     group.add(figure.against_with_ratio("first step", reads.median(2), reads.ratio(3, 2)));
     Ok(group)
 }
@@ -85,14 +87,14 @@ struct Taken {
 }
 
 fn append(
-    settings: &Settings,
-    producer: &mut Producer,
-    shape: Shape,
+    settings: &BenchSettings,
+    producer: &mut LoadProducer,
+    shape: MessageShape,
     step: u64,
     steps: u64,
     plain_path: &Path,
 ) -> anyhow::Result<Taken> {
-    let mut maker = Maker::new(shape, 0);
+    let mut maker = MessageMaker::new(shape, 0);
     let records: Vec<_> = (0..4096).map(|_| maker.next(1, 1).into_frame()).collect();
     let frames = raw::frames(&records);
     let mut plain = PlainWriter::create(plain_path, Some(engine::FLUSH_INTERVAL))?;
@@ -113,37 +115,39 @@ fn append(
 }
 
 impl Taken {
-    fn add_to(&self, group: &mut Group, step: u64) {
+    fn add_to(&self, group: &mut FigureGroup, step: u64) {
         let per_step = |figure: &dyn Fn(&ThreadTimes) -> f64| -> Vec<f64> {
             self.threads.iter().map(|times| figure(times) / step as f64).collect()
         };
-        let all = Figure::new("append, median of all steps", median(&self.rates), Unit::PerSecond);
+        let all = FigureLine::new("append, median of all steps", median(&self.rates), FigureUnit::PerSecond);
         group.add(all);
-        group.add(compare("append", &self.rates, Unit::PerSecond).aim(Aim::RatioAtLeast(0.9)));
-        group.add(compare("plain writer", &self.plain, Unit::BytesPerSecond));
+        group.add(compare("append", &self.rates, FigureUnit::PerSecond).aim(AimOutcome::RatioAtLeast(0.9)));
+        group.add(compare("plain writer", &self.plain, FigureUnit::BytesPerSecond));
         let (first, last) = (self.rates[0], self.rates[self.rates.len() - 1]);
-        group.add(Figure::new("append, last step", last, Unit::PerSecond).against("first step", first));
+        group.add(
+            FigureLine::new("append, last step", last, FigureUnit::PerSecond).against("first step", first),
+        );
         let total = per_step(&|times| times.total().used);
-        group.add(compare("processor time per message", &total, Unit::Seconds));
+        group.add(compare("processor time per message", &total, FigureUnit::Seconds));
         let names: BTreeSet<&String> = self.threads.iter().flat_map(|times| times.0.keys()).collect();
         for name in names {
             let used = per_step(&|times| times.0.get(name).map_or(0.0, |time| time.used));
-            group.add(compare(&format!("thread {name}, per message"), &used, Unit::Seconds));
+            group.add(compare(&format!("thread {name}, per message"), &used, FigureUnit::Seconds));
         }
     }
 }
 
 /// The last steps against the first ones.
-fn compare(what: &str, values: &[f64], unit: Unit) -> Figure {
+fn compare(what: &str, values: &[f64], unit: FigureUnit) -> FigureLine {
     let window = WINDOW.min(values.len() / 2).max(1);
     let (first, last) = (median(&values[..window]), median(&values[values.len() - window..]));
-    Figure::new(format!("{what}, last {window} steps"), last, unit).against("first steps", first)
+    FigureLine::new(format!("{what}, last {window} steps"), last, unit).against("first steps", first)
 }
 
 /// Messages per second from a cold disk: the first `part` messages of all queues, then the last ones; and plain reads of the
 /// places of both, which tell what the disk makes of them.
-fn read(settings: &Settings, data: &Path, queues: &[QueueId], part: u64) -> anyhow::Result<Rounds> {
-    let mut rounds = Rounds::default();
+fn read(settings: &BenchSettings, data: &Path, queues: &[QueueId], part: u64) -> anyhow::Result<RoundRates> {
+    let mut rounds = RoundRates::default();
     for _ in 0..settings.choose(5, 2) {
         files::make_cold(data)?;
         let store = engine::open(data)?;

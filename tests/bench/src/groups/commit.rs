@@ -7,12 +7,12 @@ use kerolox_core::flush::FlushRequirement;
 use kerolox_log::fs::OsFolder;
 use kerolox_log::{Log, NewFrame};
 
-use crate::engine::{self, Producer};
-use crate::messages::{Maker, Shape};
-use crate::raw::{self, Reserve, SyncLoop};
-use crate::report::{Aim, Figure, Group, Unit};
-use crate::settings::Settings;
-use crate::turns::Rounds;
+use crate::engine::{self, LoadProducer};
+use crate::messages::{MessageMaker, MessageShape};
+use crate::raw::{self, ReserveMethod, SyncLoop};
+use crate::report::{AimOutcome, FigureGroup, FigureLine, FigureUnit};
+use crate::settings::BenchSettings;
+use crate::turns::RoundRates;
 
 const RAW: usize = 0;
 const ZEROED: usize = 1;
@@ -22,10 +22,10 @@ const PIPELINED: usize = 4;
 
 /// # Errors
 /// When a disk or the engine fails.
-pub fn run(settings: &Settings) -> anyhow::Result<Group> {
-    let shape = Shape::plain(settings.body);
+pub fn run(settings: &BenchSettings) -> anyhow::Result<FigureGroup> {
+    let shape = MessageShape::plain(settings.body);
     let mut group =
-        Group::new("commit", "sync flush, against write + fdatasync of the same bytes; per batch");
+        FigureGroup::new("commit", "sync flush, against write + fdatasync of the same bytes; per batch");
     group.note(shape.describe());
     group.note("one at a time: the next batch is proposed when the one before was answered");
     group.note("pipelined: two more are proposed meanwhile, and may share a sync");
@@ -33,37 +33,38 @@ pub fn run(settings: &Settings) -> anyhow::Result<Group> {
     for &batch in settings.choose(&[1, 32, 512][..], &[32]) {
         let rounds = compete(settings, shape, batch)?;
         let figure = |what: &str, who| {
-            let figure = Figure::new(format!("{batch} messages: {what}"), rounds.median(who), Unit::Seconds);
+            let figure =
+                FigureLine::new(format!("{batch} messages: {what}"), rounds.median(who), FigureUnit::Seconds);
             figure.against_with_ratio("raw", rounds.median(RAW), rounds.ratio(who, RAW))
         };
         group.add(figure("raw, into zeros written before", ZEROED));
         group.add(figure("log, one thread", LOG));
-        group.add(figure("store, one at a time", ALONE).aim(Aim::RatioAtMost(1.3)));
-        group.add(figure("store, pipelined", PIPELINED).aim(Aim::RatioAtMost(1.3)));
+        group.add(figure("store, one at a time", ALONE).aim(AimOutcome::RatioAtMost(1.3)));
+        group.add(figure("store, pipelined", PIPELINED).aim(AimOutcome::RatioAtMost(1.3)));
     }
     Ok(group)
 }
 
 /// Seconds per batch of every contestant in every round.
-fn compete(settings: &Settings, shape: Shape, batch: usize) -> anyhow::Result<Rounds> {
-    let mut maker = Maker::new(shape, 0);
+fn compete(settings: &BenchSettings, shape: MessageShape, batch: usize) -> anyhow::Result<RoundRates> {
+    let mut maker = MessageMaker::new(shape, 0);
     let records: Vec<NewFrame> = (0..batch).map(|_| maker.next(1, 1).into_frame()).collect();
     let bytes = raw::frames(&records).concat();
     let (rounds, batches) = (settings.choose(25, 2), settings.choose(40, 3));
     let scratch = settings.scratch(4 << 30)?;
     let len = ((rounds * batches * bytes.len()) as u64).next_multiple_of(1 << 20);
-    let mut allocated = SyncLoop::create(&scratch.path().join("raw"), len, Reserve::Allocated)?;
-    let mut zeroed = SyncLoop::create(&scratch.path().join("zeroed"), len, Reserve::Zeroed)?;
+    let mut allocated = SyncLoop::create(&scratch.path().join("raw"), len, ReserveMethod::Allocated)?;
+    let mut zeroed = SyncLoop::create(&scratch.path().join("zeroed"), len, ReserveMethod::Zeroed)?;
     let folder = OsFolder::create(&scratch.path().join("log-only"))?;
     let (mut log, _) = Log::open(Arc::new(folder), engine::log_options())?;
     let store = engine::open(&scratch.path().join("store"))?;
     let queues = engine::create_queues(&store, 8)?;
     let producer = |first, in_flight| {
-        let maker = Maker::new(shape, first);
-        Producer::new(store.clone(), maker, queues.clone(), FlushRequirement::Sync, in_flight)
+        let maker = MessageMaker::new(shape, first);
+        LoadProducer::new(store.clone(), maker, queues.clone(), FlushRequirement::Sync, in_flight)
     };
     let (mut alone, mut pipelined) = (producer(0, 1), producer(1 << 31, 3));
-    let mut all = Rounds::default();
+    let mut all = RoundRates::default();
     for _ in 0..rounds {
         all.add(vec![
             mean_of(batches, || Ok(allocated.write(&bytes)?))?,

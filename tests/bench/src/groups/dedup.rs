@@ -6,11 +6,11 @@ use kerolox_core::record::{MetaChange, MetaRecord, Record};
 use kerolox_core::topic::Topic;
 use kerolox_store::{ApplyOutcome, Store};
 
-use crate::engine::{self, Producer, QueueId};
-use crate::messages::{Maker, Shape};
-use crate::report::{Figure, Group, Unit};
-use crate::settings::Settings;
-use crate::turns::Rounds;
+use crate::engine::{self, LoadProducer, QueueId};
+use crate::messages::{MessageMaker, MessageShape};
+use crate::report::{FigureGroup, FigureLine, FigureUnit};
+use crate::settings::BenchSettings;
+use crate::turns::RoundRates;
 
 const QUEUES: u32 = 8;
 const IN_FLIGHT: usize = 16;
@@ -19,9 +19,9 @@ const ON: usize = 1;
 
 /// # Errors
 /// When a disk or the engine fails.
-pub fn run(settings: &Settings) -> anyhow::Result<Group> {
-    let shape = Shape::plain(settings.body);
-    let mut group = Group::new(
+pub fn run(settings: &BenchSettings) -> anyhow::Result<FigureGroup> {
+    let shape = MessageShape::plain(settings.body);
+    let mut group = FigureGroup::new(
         "dedup",
         format!(
             "async and sync flush, batches of {}, topics with dedup=id against topics without",
@@ -34,25 +34,29 @@ pub fn run(settings: &Settings) -> anyhow::Result<Group> {
     );
     for (word, flush) in [("async", FlushRequirement::Async), ("sync", FlushRequirement::Sync)] {
         let rounds = compete(settings, shape, flush)?;
-        group.add(Figure::new(format!("{word}: off"), rounds.median(OFF), Unit::PerSecond));
-        let on = Figure::new(format!("{word}: on"), rounds.median(ON), Unit::PerSecond);
+        group.add(FigureLine::new(format!("{word}: off"), rounds.median(OFF), FigureUnit::PerSecond));
+        let on = FigureLine::new(format!("{word}: on"), rounds.median(ON), FigureUnit::PerSecond);
         group.add(on.against_with_ratio("off", rounds.median(OFF), rounds.ratio(ON, OFF)));
     }
     Ok(group)
 }
 
 /// Messages per second of each contestant in every round. Both stores grow from round to round.
-fn compete(settings: &Settings, shape: Shape, flush: FlushRequirement) -> anyhow::Result<Rounds> {
+fn compete(
+    settings: &BenchSettings,
+    shape: MessageShape,
+    flush: FlushRequirement,
+) -> anyhow::Result<RoundRates> {
     let scratch = settings.scratch(8 << 30)?;
     let open = |name: &str| engine::open(&scratch.path().join(name));
     let (off, on) = (open("off")?, open("on")?);
     let queues = engine::create_queues(&off, QUEUES)?;
-    let mut plain = Producer::new(off, Maker::new(shape, 0), queues, flush, IN_FLIGHT);
+    let mut plain = LoadProducer::new(off, MessageMaker::new(shape, 0), queues, flush, IN_FLIGHT);
     let queues = create_queues_that_remember(&on)?;
-    let mut once = Producer::new(on, Maker::new(shape, 0), queues, flush, IN_FLIGHT).once();
-    let mut rounds = Rounds::default();
+    let mut once = LoadProducer::new(on, MessageMaker::new(shape, 0), queues, flush, IN_FLIGHT).once();
+    let mut rounds = RoundRates::default();
     for _ in 0..settings.rounds() {
-        let turn = |producer: &mut Producer| {
+        let turn = |producer: &mut LoadProducer| {
             let begin = std::time::Instant::now();
             producer.run(settings.batch, |_| begin.elapsed() >= settings.turn())
         };

@@ -10,11 +10,11 @@ use kerolox_log::fs::SeededChoices;
 use kerolox_store::{LookupPage, QueueEntry, Store};
 
 use super::read::close;
-use crate::engine::{self, Producer, QueueId};
-use crate::messages::{self, Maker, Shape};
+use crate::engine::{self, LoadProducer, QueueId};
+use crate::messages::{self, MessageMaker, MessageShape};
 use crate::raw::PlainReader;
-use crate::report::{Figure, Group, Unit};
-use crate::settings::Settings;
+use crate::report::{FigureGroup, FigureLine, FigureUnit};
+use crate::settings::BenchSettings;
 use crate::turns::{median, quantile};
 use crate::{files, raw};
 
@@ -23,22 +23,24 @@ const IN_FLIGHT: usize = 16;
 
 /// # Errors
 /// When a disk or the engine fails, or something is not found.
-pub fn run(settings: &Settings) -> anyhow::Result<Group> {
-    let shape = Shape { key: true, ..Shape::plain(settings.body) };
-    let frame_len = raw::frames(&[Maker::new(shape, 0).next(1, 1).into_frame()])[0].len();
+pub fn run(settings: &BenchSettings) -> anyhow::Result<FigureGroup> {
+    let shape = MessageShape { key: true, ..MessageShape::plain(settings.body) };
+    let frame_len = raw::frames(&[MessageMaker::new(shape, 0).next(1, 1).into_frame()])[0].len();
     let messages: u32 = settings.choose(5_000_000, 30_000);
     let count = settings.choose(2_000, 50);
-    let mut group =
-        Group::new("find", format!("look-ups among {messages} messages in {QUEUES} queues, one at a time"));
+    let mut group = FigureGroup::new(
+        "find",
+        format!("look-ups among {messages} messages in {QUEUES} queues, one at a time"),
+    );
     group.note(shape.describe());
     group.note("a plain read is one of the same message, at a known place; cold as in the group read");
     let scratch = settings.scratch(u64::from(messages) * (frame_len as u64 + 80) + (2 << 30))?;
     let data = scratch.path().join("store");
     let store = engine::open(&data)?;
     let queues = engine::create_queues(&store, QUEUES)?;
-    let mut producer = Producer::new(
+    let mut producer = LoadProducer::new(
         store.clone(),
-        Maker::new(shape, 0),
+        MessageMaker::new(shape, 0),
         queues.clone(),
         FlushRequirement::Async,
         IN_FLIGHT,
@@ -64,7 +66,13 @@ struct Finder<'a> {
 }
 
 impl Finder<'_> {
-    fn measure(&self, group: &mut Group, store: &Store, state: &str, count: usize) -> anyhow::Result<()> {
+    fn measure(
+        &self,
+        group: &mut FigureGroup,
+        store: &Store,
+        state: &str,
+        count: usize,
+    ) -> anyhow::Result<()> {
         let (mut chooser, mut times) = (SeededChoices::new(3), Times::default());
         let mut plain = PlainReader::open(&self.data.join("log"))?;
         for _ in 0..count {
@@ -78,10 +86,10 @@ impl Finder<'_> {
         }
         let plain = median(&times.plain);
         let mut add = |what: &str, times: &[f64]| {
-            let figure = Figure::new(format!("{what}{state}"), median(times), Unit::Seconds);
+            let figure = FigureLine::new(format!("{what}{state}"), median(times), FigureUnit::Seconds);
             group.add(figure.against("plain read", plain));
             let slow = format!("{what}{state}, slowest but 1 %");
-            group.add(Figure::new(slow, quantile(times, 0.99), Unit::Seconds));
+            group.add(FigureLine::new(slow, quantile(times, 0.99), FigureUnit::Seconds));
         };
         add("by message id", &times.by_id);
         add("by an id that is not there", &times.missing);

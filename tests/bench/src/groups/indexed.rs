@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use kerolox_core::flush::FlushRequirement;
 use kerolox_store::Store;
 
-use crate::engine::{self, Producer};
+use crate::engine::{self, LoadProducer};
 use crate::machine::ThreadTimes;
-use crate::messages::{Maker, Shape};
+use crate::messages::{MessageMaker, MessageShape};
 use crate::raw::{self, PlainWriter};
-use crate::report::{Aim, Figure, Group, Unit};
-use crate::settings::Settings;
-use crate::turns::{Rounds, median, quantile};
+use crate::report::{AimOutcome, FigureGroup, FigureLine, FigureUnit};
+use crate::settings::BenchSettings;
+use crate::turns::{RoundRates, median, quantile};
 
 /// Batches that are on the way at a time.
 const IN_FLIGHT: usize = 64;
@@ -26,12 +26,12 @@ const OVERHEAD: u64 = 330;
 ///
 /// # Errors
 /// When a disk or the engine fails.
-pub fn queues(settings: &Settings) -> anyhow::Result<Group> {
-    let shape = Shape::plain(settings.body);
+pub fn queues(settings: &BenchSettings) -> anyhow::Result<FigureGroup> {
+    let shape = MessageShape::plain(settings.body);
     let counts = [1, 64, 10_000];
     let turn_messages: u64 = settings.choose(1_000_000, 20_000);
     let rounds_count = settings.choose(7, 2);
-    let mut group = Group::new(
+    let mut group = FigureGroup::new(
         "queues",
         format!("async flush, batches of {}, turns of {turn_messages} messages", settings.batch),
     );
@@ -43,15 +43,15 @@ pub fn queues(settings: &Settings) -> anyhow::Result<Group> {
     for count in counts {
         let store = engine::open(&scratch.path().join(count.to_string()))?;
         let queues = engine::create_queues(&store, count)?;
-        producers.push(Producer::new(
+        producers.push(LoadProducer::new(
             store,
-            Maker::new(shape, 0),
+            MessageMaker::new(shape, 0),
             queues,
             FlushRequirement::Async,
             IN_FLIGHT,
         ));
     }
-    let mut rounds = Rounds::default();
+    let mut rounds = RoundRates::default();
     for _ in 0..rounds_count {
         let mut row = Vec::new();
         for producer in &mut producers {
@@ -60,13 +60,13 @@ pub fn queues(settings: &Settings) -> anyhow::Result<Group> {
         rounds.add(row);
     }
     for (who, count) in counts.iter().enumerate() {
-        let figure = Figure::new(format!("{count} queues"), rounds.median(who), Unit::PerSecond);
+        let figure = FigureLine::new(format!("{count} queues"), rounds.median(who), FigureUnit::PerSecond);
         group.add(match count {
             64 => figure,
             1 => figure.against_with_ratio("64 queues", rounds.median(1), rounds.ratio(who, 1)),
             _ => figure
                 .against_with_ratio("64 queues", rounds.median(1), rounds.ratio(who, 1))
-                .aim(Aim::RatioAtLeast(0.9)),
+                .aim(AimOutcome::RatioAtLeast(0.9)),
         });
     }
     Ok(group)
@@ -76,10 +76,10 @@ pub fn queues(settings: &Settings) -> anyhow::Result<Group> {
 ///
 /// # Errors
 /// When a disk or the engine fails.
-pub fn sustained(settings: &Settings) -> anyhow::Result<Group> {
-    let shape = Shape { key: settings.keys, ..Shape::plain(settings.body) };
+pub fn sustained(settings: &BenchSettings) -> anyhow::Result<FigureGroup> {
+    let shape = MessageShape { key: settings.keys, ..MessageShape::plain(settings.body) };
     let seconds = settings.seconds.unwrap_or(settings.choose(20.0, 0.3));
-    let mut group = Group::new(
+    let mut group = FigureGroup::new(
         "indexed",
         format!(
             "async flush, {} queues, batches of {}, for {seconds} s without a pause",
@@ -95,8 +95,13 @@ pub fn sustained(settings: &Settings) -> anyhow::Result<Group> {
     let mut plain = vec![plain_writer(settings, shape, scratch.path())?];
     let store = engine::open(&scratch.path().join("store"))?;
     let queues = engine::create_queues(&store, settings.queues)?;
-    let mut producer =
-        Producer::new(store.clone(), Maker::new(shape, 0), queues, FlushRequirement::Async, IN_FLIGHT);
+    let mut producer = LoadProducer::new(
+        store.clone(),
+        MessageMaker::new(shape, 0),
+        queues,
+        FlushRequirement::Async,
+        IN_FLIGHT,
+    );
 
     let (before, begin) = (ThreadTimes::now(), Instant::now());
     let mut samples = Samples::begin(store.clone(), (seconds / 4.0).min(1.0));
@@ -112,23 +117,26 @@ pub fn sustained(settings: &Settings) -> anyhow::Result<Group> {
     plain.push(plain_writer(settings, shape, scratch.path())?);
 
     let messages = producer.answered() as f64;
-    group.add(Figure::new("answered and in the index", rate, Unit::PerSecond).aim(Aim::AtLeast(AIM)));
+    group.add(
+        FigureLine::new("answered and in the index", rate, FigureUnit::PerSecond)
+            .aim(AimOutcome::AtLeast(AIM)),
+    );
     let with_flush = messages / flushed;
-    group.add(Figure::new("the same, until the index was on disk", with_flush, Unit::PerSecond));
+    group.add(FigureLine::new("the same, until the index was on disk", with_flush, FigureUnit::PerSecond));
     let slowest = format!("slowest {:.2} s", samples.interval);
-    group.add(Figure::new(slowest, samples.slowest(), Unit::PerSecond));
-    let log = Figure::new("log", store.positions().end as f64 / elapsed, Unit::BytesPerSecond);
+    group.add(FigureLine::new(slowest, samples.slowest(), FigureUnit::PerSecond));
+    let log = FigureLine::new("log", store.positions().end as f64 / elapsed, FigureUnit::BytesPerSecond);
     group.add(log.against("plain writer", median(&plain)));
-    group.add(Figure::new("farthest that the index was behind the log", samples.lag, Unit::Bytes));
-    group.add(Figure::new("making a message, in the producer", making, Unit::Seconds));
+    group.add(FigureLine::new("farthest that the index was behind the log", samples.lag, FigureUnit::Bytes));
+    group.add(FigureLine::new("making a message, in the producer", making, FigureUnit::Seconds));
     add_threads(&mut group, &times, messages, elapsed);
     Ok(group)
 }
 
 /// What the threads used for so many messages in so many seconds.
-fn add_threads(group: &mut Group, times: &ThreadTimes, messages: f64, elapsed: f64) {
+fn add_threads(group: &mut FigureGroup, times: &ThreadTimes, messages: f64, elapsed: f64) {
     let mut add = |what: &str, seconds: f64, against: &str| {
-        let figure = Figure::new(format!("{what}, per message"), seconds / messages, Unit::Seconds);
+        let figure = FigureLine::new(format!("{what}, per message"), seconds / messages, FigureUnit::Seconds);
         group.add(figure.ratio(against, seconds / elapsed));
     };
     for (name, time) in &times.0 {
@@ -140,12 +148,12 @@ fn add_threads(group: &mut Group, times: &ThreadTimes, messages: f64, elapsed: f
     let cores = std::thread::available_parallelism().map_or(1.0, |cores| usize::from(cores) as f64);
     let possible = messages / (total.used / cores).max(times.busiest());
     let what = format!("what this processor time allows with {cores} cores for itself");
-    group.add(Figure::new(what, possible, Unit::PerSecond));
+    group.add(FigureLine::new(what, possible, FigureUnit::PerSecond));
 }
 
 /// Bytes per second of a plain writer that is synced as often as the engine.
-fn plain_writer(settings: &Settings, shape: Shape, folder: &Path) -> anyhow::Result<f64> {
-    let mut maker = Maker::new(shape, 0);
+fn plain_writer(settings: &BenchSettings, shape: MessageShape, folder: &Path) -> anyhow::Result<f64> {
+    let mut maker = MessageMaker::new(shape, 0);
     let records: Vec<_> = (0..16 << 10).map(|_| maker.next(1, 1).into_frame()).collect();
     let path = folder.join("plain");
     let duration = settings.choose(Duration::from_secs(2), settings.turn());
@@ -157,8 +165,8 @@ fn plain_writer(settings: &Settings, shape: Shape, folder: &Path) -> anyhow::Res
 }
 
 /// Seconds to make one message and encode it, without an engine.
-fn cost_of_making(shape: Shape, count: u32) -> f64 {
-    let mut maker = Maker::new(shape, 0);
+fn cost_of_making(shape: MessageShape, count: u32) -> f64 {
+    let mut maker = MessageMaker::new(shape, 0);
     let begin = Instant::now();
     for i in 0..count {
         std::hint::black_box(maker.next(1, i % 64).into_frame());

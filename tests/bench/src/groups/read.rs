@@ -10,12 +10,12 @@ use kerolox_log::Log;
 use kerolox_log::fs::OsFolder;
 use kerolox_store::{QueueEntry, Store};
 
-use crate::engine::{self, Producer, QueueId};
-use crate::messages::{Maker, Shape};
+use crate::engine::{self, LoadProducer, QueueId};
+use crate::messages::{MessageMaker, MessageShape};
 use crate::raw::PlainReader;
-use crate::report::{Figure, Group, Unit};
-use crate::settings::Settings;
-use crate::turns::Rounds;
+use crate::report::{FigureGroup, FigureLine, FigureUnit};
+use crate::settings::BenchSettings;
+use crate::turns::RoundRates;
 use crate::{files, raw};
 
 const QUEUES: u32 = 64;
@@ -27,12 +27,12 @@ const TAIL_BYTES: usize = 8 << 20;
 
 /// # Errors
 /// When a disk or the engine fails.
-pub fn run(settings: &Settings) -> anyhow::Result<Group> {
-    let shape = Shape::plain(settings.body);
-    let frame_len = raw::frames(&[Maker::new(shape, 0).next(1, 1).into_frame()])[0].len();
+pub fn run(settings: &BenchSettings) -> anyhow::Result<FigureGroup> {
+    let shape = MessageShape::plain(settings.body);
+    let frame_len = raw::frames(&[MessageMaker::new(shape, 0).next(1, 1).into_frame()])[0].len();
     let messages: u64 = settings.choose(3_000_000, 30_000);
     let title = format!("sequential reads of {messages} messages in {QUEUES} queues");
-    let mut group = Group::new("read", title);
+    let mut group = FigureGroup::new("read", title);
     group.note(shape.describe());
     group.note("cold: the files were taken out of the page cache, and the store was opened again");
     group.note("a queue is read as consumers do: 32 entries from the index, then message by message; plain reads get the same places");
@@ -40,9 +40,9 @@ pub fn run(settings: &Settings) -> anyhow::Result<Group> {
     let data = scratch.path().join("store");
     let store = engine::open(&data)?;
     let queues = engine::create_queues(&store, QUEUES)?;
-    let maker = Maker::new(shape, 0);
+    let maker = MessageMaker::new(shape, 0);
     let mut producer =
-        Producer::new(store.clone(), maker, queues.clone(), FlushRequirement::Async, IN_FLIGHT);
+        LoadProducer::new(store.clone(), maker, queues.clone(), FlushRequirement::Async, IN_FLIGHT);
     producer.run(settings.batch, |proposed| proposed >= messages)?;
     drop(producer);
 
@@ -61,7 +61,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<Group> {
 
     let scans = scan_rounds(&data, rounds)?;
     for (what, who) in [("scan of the log with checksums, from the page cache", 0), ("the same, cold", 2)] {
-        let figure = Figure::new(what, scans.median(who), Unit::BytesPerSecond);
+        let figure = FigureLine::new(what, scans.median(who), FigureUnit::BytesPerSecond);
         group.add(figure.against_with_ratio(
             "plain read of the files",
             scans.median(who + 1),
@@ -71,8 +71,8 @@ pub fn run(settings: &Settings) -> anyhow::Result<Group> {
     Ok(group)
 }
 
-fn add_queue(group: &mut Group, what: &str, rounds: &Rounds) {
-    let figure = Figure::new(what, rounds.median(0), Unit::PerSecond);
+fn add_queue(group: &mut FigureGroup, what: &str, rounds: &RoundRates) {
+    let figure = FigureLine::new(what, rounds.median(0), FigureUnit::PerSecond);
     group.add(figure.against_with_ratio("plain reads", rounds.median(1), rounds.ratio(0, 1)));
 }
 
@@ -89,8 +89,8 @@ fn queue_rounds(
     queues: &[QueueId],
     count: usize,
     from: impl Fn(&Store, QueueId) -> u64,
-) -> anyhow::Result<Rounds> {
-    let mut rounds = Rounds::default();
+) -> anyhow::Result<RoundRates> {
+    let mut rounds = RoundRates::default();
     for _ in 0..count {
         let (mut places, begin) = (Vec::new(), Instant::now());
         for queue in queues {
@@ -105,8 +105,8 @@ fn queue_rounds(
 }
 
 /// Rounds as of [`queue_rounds`], but with nothing in memory; each round has a queue of its own.
-fn cold_rounds(settings: &Settings, data: &Path, queues: &[QueueId]) -> anyhow::Result<Rounds> {
-    let mut rounds = Rounds::default();
+fn cold_rounds(settings: &BenchSettings, data: &Path, queues: &[QueueId]) -> anyhow::Result<RoundRates> {
+    let mut rounds = RoundRates::default();
     for queue in queues.iter().take(settings.choose(5, 2)) {
         files::make_cold(data)?;
         let store = engine::open(data)?;
@@ -153,9 +153,9 @@ pub(super) fn read_queue(
 }
 
 /// Bytes per second of a scan and of plain reads, first from the page cache, then cold.
-fn scan_rounds(data: &Path, count: usize) -> anyhow::Result<Rounds> {
+fn scan_rounds(data: &Path, count: usize) -> anyhow::Result<RoundRates> {
     let log = data.join("log");
-    let mut rounds = Rounds::default();
+    let mut rounds = RoundRates::default();
     let (bytes, _) = scan(&log)?;
     for _ in 0..count {
         let warm = [scan(&log)?.1, read(&log, bytes)?];

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 #[derive(Default)]
-pub(crate) struct Leaderships {
+pub(crate) struct LeadershipHistory {
     /// The process that acknowledged something in an epoch.
     acknowledging: BTreeMap<u32, u64>,
 }
 
-impl Leaderships {
+impl LeadershipHistory {
     pub(crate) fn acked(&mut self, epoch: u32, life: u64) -> Result<(), String> {
         let first = *self.acknowledging.entry(epoch).or_insert(life);
         if first == life {

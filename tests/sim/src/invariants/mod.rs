@@ -21,7 +21,7 @@ pub(crate) use dense::check as dense;
 pub(crate) use elections::check as election;
 pub(crate) use folds::check as fold;
 pub(crate) use fresh::check as fresh;
-pub(crate) use leaderships::Leaderships;
+pub(crate) use leaderships::LeadershipHistory;
 pub(crate) use order::check as order;
 pub(crate) use phantoms::check as phantoms;
 pub(crate) use prefixes::{Canon, check_same};

@@ -19,7 +19,7 @@ const RETRY_MS: u64 = 50;
 pub(super) const REFUSED_MS: u64 = 1_000;
 
 /// The work for one duty.
-pub(super) struct Following {
+pub(super) struct FollowerDuty {
     number: u64,
     target: FollowTarget,
     node: Node,
@@ -33,7 +33,7 @@ pub(super) struct Following {
     ends_at: Option<u64>,
 }
 
-impl Following {
+impl FollowerDuty {
     fn take(&mut self, update: CommitUpdate) {
         self.update = Some(self.update.map_or(update, |before| before.merge(update)));
     }
@@ -48,7 +48,7 @@ impl Member {
     ) -> Result<(), String> {
         self.streams += 1;
         let slot = target.address.parse().map_err(|_| "a member without an address")?;
-        self.activity = Activity::Following(Box::new(Following {
+        self.activity = Activity::Following(Box::new(FollowerDuty {
             number,
             node: Node::Member(self.identity.place.0, slot),
             target,

@@ -19,7 +19,7 @@ use kerolox_replication::{
 use kerolox_store::Store;
 
 pub(crate) use disk::Disk;
-use follower::Following;
+use follower::FollowerDuty;
 use leader::{Leading, Placed};
 
 use crate::message::{Asked, Message, Node};
@@ -124,7 +124,7 @@ enum LogWork {
 enum Activity {
     Idle,
     Leading(Box<Leading>),
-    Following(Box<Following>),
+    Following(Box<FollowerDuty>),
 }
 
 pub(crate) struct Member {

@@ -7,7 +7,7 @@ use anyhow::{Result, bail, ensure};
 use tokio::time::{Instant, sleep};
 
 use super::super::target::{SMALL_TOPIC, Target};
-use kerolox_harness::raw_calls::{self, Stub};
+use kerolox_harness::raw_calls::{self, MessagingStub};
 
 const GROUP: &str = "hostile-drain";
 /// What a full disk is answered with.
@@ -20,7 +20,7 @@ const POLL: Duration = Duration::from_secs(1);
 
 /// Sends, receives and acknowledges; an error of the last two ends it.
 pub(super) struct Drain {
-    stub: Stub,
+    stub: MessagingStub,
     /// Messages that the broker has taken; each has a number, and the number is its id.
     pub(super) sent: u64,
     number: u64,

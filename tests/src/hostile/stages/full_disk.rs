@@ -8,7 +8,9 @@ use tokio::time::{Instant, sleep};
 
 use super::super::quiet::{Quiet, percentile};
 use super::super::target::Target;
-use super::super::{BASELINE, Options, RETURN_MORE, Report, SETTLE, STALL, later, served_again};
+use super::super::{
+    BASELINE, HostileOptions, HostileReport, RETURN_MORE, SETTLE, STALL, later, served_again,
+};
 use super::drain::Drain;
 
 pub(in super::super) const NAME: &str = "a full disk, also at the start";
@@ -31,7 +33,10 @@ const REFUSED: &str = "(42900)";
 ///
 /// # Errors
 /// In words what went wrong.
-pub(in super::super) async fn full_disk(options: &Options, report: &mut Report) -> Result<String> {
+pub(in super::super) async fn full_disk(
+    options: &HostileOptions,
+    report: &mut HostileReport,
+) -> Result<String> {
     let mut target = Target::alone(&options.broker, &SETTINGS, Some(DISK))?;
     target.open().await?;
     let mut drain = Drain::start(&target).await?;

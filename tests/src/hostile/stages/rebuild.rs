@@ -11,10 +11,12 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::super::quiet::Quiet;
 use super::super::target::{SMALL_TOPIC, START, Target};
-use super::super::{BASELINE, Options, RETURN_MORE, Report, SETTLE, STALL, later, served_again};
+use super::super::{
+    BASELINE, HostileOptions, HostileReport, RETURN_MORE, SETTLE, STALL, later, served_again,
+};
 use kerolox_harness::HealthProbe;
 use kerolox_harness::long_log::write_log;
-use kerolox_harness::raw_calls::{self, Stub};
+use kerolox_harness::raw_calls::{self, MessagingStub};
 
 pub(in super::super) const NAME: &str = "calls while the index is made";
 /// Streams of Telemetry, and callers that receive; each has a connection.
@@ -36,7 +38,10 @@ struct Tally {
 ///
 /// # Errors
 /// In words what went wrong.
-pub(in super::super) async fn rebuild(options: &Options, report: &mut Report) -> Result<String> {
+pub(in super::super) async fn rebuild(
+    options: &HostileOptions,
+    report: &mut HostileReport,
+) -> Result<String> {
     let mut target = Target::alone(&options.broker, &[("KEROLOX_BROKER__LOG__SEGMENT_SIZE", "64MiB")], None)?;
     // The first start creates the files beside the log.
     target.server().start()?;
@@ -123,7 +128,7 @@ fn call(address: &str, tally: &Arc<Tally>) -> JoinSet<Result<()>> {
 }
 
 /// A connection, as soon as the port is open.
-async fn connect(address: &str) -> Result<Stub> {
+async fn connect(address: &str) -> Result<MessagingStub> {
     let began = Instant::now();
     loop {
         match raw_calls::stub(address).await {
@@ -134,7 +139,7 @@ async fn connect(address: &str) -> Result<Stub> {
 }
 
 /// Receives, again after each refusal, until there is something.
-async fn receive(stub: &mut Stub, number: usize, tally: &Tally) -> Result<()> {
+async fn receive(stub: &mut MessagingStub, number: usize, tally: &Tally) -> Result<()> {
     let group = format!("hostile-early-{number}");
     loop {
         match raw_calls::receive(stub, SMALL_TOPIC, &group, raw_calls::POLL_MAX).await {

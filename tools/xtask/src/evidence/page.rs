@@ -2,16 +2,17 @@
 
 use std::fmt::{self, Write as _};
 
-use super::sources::{Evidence, FaultRow};
+use super::faults::SUITES;
+use super::sources::EvidencePage;
 
 /// Renders all rows.
-pub(crate) fn render(evidence: &Evidence) -> String {
+pub(crate) fn render(evidence: &EvidencePage) -> String {
     let mut page = String::new();
     write(&mut page, evidence).expect("a text takes everything");
     page
 }
 
-fn write(page: &mut String, evidence: &Evidence) -> fmt::Result {
+fn write(page: &mut String, evidence: &EvidencePage) -> fmt::Result {
     page.push_str(
         "<!-- Made by tests/run.sh evidence; do not edit. -->
 
@@ -30,7 +31,7 @@ Each promise with its tests, how often they ran on record, and a command that re
     regressions(page, evidence)
 }
 
-fn guarantees(page: &mut String, evidence: &Evidence) -> fmt::Result {
+fn guarantees(page: &mut String, evidence: &EvidencePage) -> fmt::Result {
     page.push_str("## Guarantees\n\n| promise | tests | runs | violations | last | reproduce |\n|---|---|---|---|---|---|\n");
     for row in &evidence.guarantees {
         let last = match row.commit.is_empty() {
@@ -51,31 +52,39 @@ fn guarantees(page: &mut String, evidence: &Evidence) -> fmt::Result {
     Ok(())
 }
 
-/// Darkness by how often a fault came.
-fn shade(row: &FaultRow) -> &'static str {
-    match row.times {
-        None | Some(0) => "untested",
+/// A cell of the fault matrix: the darker, the more often the fault came.
+fn cell(times: Option<u64>) -> String {
+    let shade = match times {
+        None => return String::new(),
+        Some(0) => "not in the last run",
         Some(1..10) => "░",
         Some(10..100) => "▒",
         Some(100..500) => "▓",
         Some(_) => "█",
+    };
+    match times {
+        Some(times @ 1..) => format!("{shade} {times}"),
+        _ => shade.to_owned(),
     }
 }
 
-fn faults(page: &mut String, evidence: &Evidence) -> fmt::Result {
-    page.push_str(
-        "\n## Faults\n\nHow often each fault came in the last run of its suite. Every run checks all its properties after every \
-         fault: acknowledged messages, one leader per epoch, equal prefixes, order, decisions.\n\n| suite | fault | times | |\n|---|---|---|---|\n",
-    );
+fn faults(page: &mut String, evidence: &EvidencePage) -> fmt::Result {
+    writeln!(
+        page,
+        "\n## Faults\n\nHow often each fault came in the last run of a suite; an empty cell is not tested by that suite. Every run \
+         checks all its properties after every fault: acknowledged messages, one leader per epoch, equal prefixes, order, \
+         decisions.\n\n| fault | {} |\n|---|{}",
+        SUITES.join(" | "),
+        "---|".repeat(SUITES.len())
+    )?;
     for row in &evidence.faults {
-        let times = row.times.map_or_else(|| "-".to_owned(), |times| times.to_string());
-        writeln!(page, "| {} | {} | {times} | {} |", row.suite, row.fault, shade(row))?;
+        writeln!(page, "| {} | {} |", row.fault, row.times.map(cell).join(" | "))?;
     }
     Ok(())
 }
 
-fn switches(page: &mut String, evidence: &Evidence) -> fmt::Result {
-    page.push_str("\n## Mutations\n\nEach switch breaks the product on purpose (`tests/run.sh sabotage SWITCH`).\n\n| switch | breaks | first noticed by |\n|---|---|---|\n");
+fn switches(page: &mut String, evidence: &EvidencePage) -> fmt::Result {
+    page.push_str("\n## Mutations\n\nEach switch breaks the product on purpose (`tests/run.sh sabotage SWITCH`).\n\n| switch | breaks | first noticed by, after seconds |\n|---|---|---|\n");
     for row in &evidence.switches {
         let by = if row.noticed_by.is_empty() { "not run" } else { &row.noticed_by };
         writeln!(page, "| `{}` | {} | {by} |", row.switch, row.breaks)?;
@@ -83,7 +92,7 @@ fn switches(page: &mut String, evidence: &Evidence) -> fmt::Result {
     Ok(())
 }
 
-fn suites(page: &mut String, evidence: &Evidence) -> fmt::Result {
+fn suites(page: &mut String, evidence: &EvidencePage) -> fmt::Result {
     page.push_str("\n## Suites\n\n| suite | runs | failed checks | last | seconds | figures of the last run |\n|---|---|---|---|---|---|\n");
     for row in &evidence.suites {
         let test = &row.record.test;
@@ -102,7 +111,7 @@ fn suites(page: &mut String, evidence: &Evidence) -> fmt::Result {
     Ok(())
 }
 
-fn gaps(page: &mut String, evidence: &Evidence) -> fmt::Result {
+fn gaps(page: &mut String, evidence: &EvidencePage) -> fmt::Result {
     page.push_str("\n## Known gaps\n\n");
     for gap in &evidence.gaps {
         writeln!(page, "- **{}**: {}", gap.scenario, gap.text)?;
@@ -110,7 +119,7 @@ fn gaps(page: &mut String, evidence: &Evidence) -> fmt::Result {
     Ok(())
 }
 
-fn regressions(page: &mut String, evidence: &Evidence) -> fmt::Result {
+fn regressions(page: &mut String, evidence: &EvidencePage) -> fmt::Result {
     page.push_str("\n## Failures that tests notice\n\n");
     for regression in &evidence.regressions {
         let first = regression.tests.first().map_or("", String::as_str);

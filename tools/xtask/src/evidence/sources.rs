@@ -6,19 +6,20 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 
-use crate::record::{Records, SuiteRecord, TestRecord};
+use super::faults::{self, FaultRow};
+use crate::record::{RunRecords, SuiteRecord, TestRecord};
 
 /// All rows of the page.
 #[derive(Debug, Serialize)]
-pub(crate) struct Evidence {
+pub(crate) struct EvidencePage {
     pub(crate) guarantees: Vec<GuaranteeRow>,
     pub(crate) faults: Vec<FaultRow>,
     pub(crate) switches: Vec<SwitchRow>,
     pub(crate) suites: Vec<SuiteRow>,
     /// What SCENARIOS.md says is not tested.
-    pub(crate) gaps: Vec<Gap>,
+    pub(crate) gaps: Vec<KnownGap>,
     /// Failures of other systems, or of an earlier state of this one, and the tests that notice them.
-    pub(crate) regressions: Vec<Regression>,
+    pub(crate) regressions: Vec<ShownRegression>,
 }
 
 /// One promise.
@@ -40,15 +41,6 @@ pub(crate) struct GuaranteeRow {
     pub(crate) date: String,
 }
 
-/// One kind of fault.
-#[derive(Debug, Serialize)]
-pub(crate) struct FaultRow {
-    pub(crate) suite: &'static str,
-    pub(crate) fault: String,
-    /// How often it happened in the last run of its suite; none if the suite did not say.
-    pub(crate) times: Option<u64>,
-}
-
 /// One way to break the code on purpose.
 #[derive(Debug, Serialize)]
 pub(crate) struct SwitchRow {
@@ -68,7 +60,7 @@ pub(crate) struct SuiteRow {
 
 /// Something that no test exercises.
 #[derive(Debug, Serialize)]
-pub(crate) struct Gap {
+pub(crate) struct KnownGap {
     /// Scenario that it belongs to.
     pub(crate) scenario: String,
     pub(crate) text: String,
@@ -76,14 +68,14 @@ pub(crate) struct Gap {
 
 /// A failure that tests notice.
 #[derive(Debug, Serialize)]
-pub(crate) struct Regression {
+pub(crate) struct ShownRegression {
     pub(crate) scenario: String,
     pub(crate) what: String,
     pub(crate) tests: Vec<String>,
 }
 
 /// Reads everything.
-pub(crate) fn gather(root: &Path, records: &Records) -> Result<Evidence> {
+pub(crate) fn gather(root: &Path, records: &RunRecords) -> Result<EvidencePage> {
     let read = |path: &str| fs::read_to_string(root.join(path)).with_context(|| path.to_owned());
     let text = read("tests/SCENARIOS.md")?;
     let scenarios = scenarios(&text);
@@ -92,11 +84,8 @@ pub(crate) fn gather(root: &Path, records: &Records) -> Result<Evidence> {
         "only {} scenarios: is tests/SCENARIOS.md still read right?",
         scenarios.len()
     );
-    let sim = records.suites.get("sim").map_or("", |suite| &suite.figures);
-    let mut faults = faults("sim", &read("tests/sim/src/swarm.rs")?, sim);
-    let chaos = records.suites.get("chaos").map_or("", |suite| &suite.figures);
-    faults.extend(self::faults("chaos", &read("tests/src/chaos/plan.rs")?, chaos));
-    Ok(Evidence {
+    let faults = faults::rows(&read("tests/sim/src/swarm.rs")?, &read("tests/src/chaos/plan.rs")?, records);
+    Ok(EvidencePage {
         guarantees: guarantees(&read("GUARANTEES.md")?, records),
         faults,
         switches: switches(&read("broker/log/src/sabotage.rs")?, records),
@@ -110,12 +99,12 @@ pub(crate) fn gather(root: &Path, records: &Records) -> Result<Evidence> {
     })
 }
 
-fn guarantees(text: &str, records: &Records) -> Vec<GuaranteeRow> {
+fn guarantees(text: &str, records: &RunRecords) -> Vec<GuaranteeRow> {
     let promises = text.split("\n**G").skip(1);
     promises.map(|promise| guarantee(promise.split("\n#").next().unwrap_or(promise), records)).collect()
 }
 
-fn guarantee(promise: &str, records: &Records) -> GuaranteeRow {
+fn guarantee(promise: &str, records: &RunRecords) -> GuaranteeRow {
     let (id, rest) = promise.split_once(". ").unwrap_or((promise, ""));
     let text = rest.split("**").next().unwrap_or(rest).replace('\n', " ");
     let tests: Vec<String> = promise
@@ -136,10 +125,11 @@ fn guarantee(promise: &str, records: &Records) -> GuaranteeRow {
     }
 }
 
-/// The record of a test; that of a suite for a function by which the suite judges.
-fn record_of(test: &str, records: &Records) -> Option<TestRecord> {
+/// The record of a test; that of a suite for a function by which the suite judges, and of all unit tests for a file of them.
+fn record_of(test: &str, records: &RunRecords) -> Option<TestRecord> {
     let (path, name) = test.split_once("::").unwrap_or((test, ""));
-    let suite = suite_of(path).and_then(|suite| records.suites.get(suite)).map(|suite| suite.test.clone());
+    let suite = suite_of(path).or(name.is_empty().then_some("unit"));
+    let suite = suite.and_then(|suite| records.suites.get(suite)).map(|suite| suite.test.clone());
     records.tests.get(name).cloned().or(suite)
 }
 
@@ -169,26 +159,14 @@ fn command(test: &str) -> String {
     if path.starts_with("tests/sdk/python/") {
         return format!("tests/run.sh sdk --python -k {name}");
     }
+    // A whole file is a module of that name.
+    let name =
+        if name.is_empty() { path.rsplit('/').next().unwrap_or(path).trim_end_matches(".rs") } else { name };
     let folder = path.split("/src/").next().unwrap_or(path).split("/tests/").next().unwrap_or(path);
     format!("(cd {folder} && cargo test --release {name})")
 }
 
-/// Kinds of faults in a source with `Self::Kill,` and the like, and how often the figures say they came: "(Kill 1102, …)".
-fn faults(suite: &'static str, source: &str, figures: &str) -> Vec<FaultRow> {
-    let body = source.split("enum Fault").nth(1).and_then(|rest| rest.split("\n}").next()).unwrap_or("");
-    let variants = body.lines().map(str::trim).filter(|line| line.starts_with(char::is_uppercase));
-    let name = |line: &str| line.chars().take_while(|letter| letter.is_alphanumeric()).collect::<String>();
-    variants
-        .map(name)
-        .map(|fault| {
-            let after = figures.split(&format!("{fault} ")).nth(1);
-            let digits = after.map(|rest| rest.chars().take_while(char::is_ascii_digit).collect::<String>());
-            FaultRow { suite, times: digits.and_then(|digits| digits.parse().ok()), fault }
-        })
-        .collect()
-}
-
-fn switches(source: &str, records: &Records) -> Vec<SwitchRow> {
+fn switches(source: &str, records: &RunRecords) -> Vec<SwitchRow> {
     let list =
         source.split("pub const SWITCHES").nth(1).and_then(|rest| rest.split("];").next()).unwrap_or("");
     let texts: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
@@ -220,12 +198,12 @@ impl Scenario<'_> {
         self.body.trim().lines().next().unwrap_or("").to_owned()
     }
 
-    fn gap(&self) -> Option<Gap> {
+    fn gap(&self) -> Option<KnownGap> {
         let text = self.body.split("Not tested: ").nth(1)?;
-        Some(Gap { scenario: self.name.to_owned(), text: text.trim().replace('\n', " ") })
+        Some(KnownGap { scenario: self.name.to_owned(), text: text.trim().replace('\n', " ") })
     }
 
-    fn regression(&self) -> Option<Regression> {
+    fn regression(&self) -> Option<ShownRegression> {
         let tests: Vec<String> = self
             .body
             .split('`')
@@ -234,7 +212,11 @@ impl Scenario<'_> {
             .filter(|name| name.contains("::"))
             .map(str::to_owned)
             .collect();
-        (!tests.is_empty()).then(|| Regression { scenario: self.name.to_owned(), what: self.what(), tests })
+        (!tests.is_empty()).then(|| ShownRegression {
+            scenario: self.name.to_owned(),
+            what: self.what(),
+            tests,
+        })
     }
 }
 
@@ -244,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_promise_has_its_tests_and_their_runs() {
-        let mut records = Records::default();
+        let mut records = RunRecords::default();
         let run =
             TestRecord { runs: 3, failures: 1, commit: "abcd".to_owned(), date: "2026-11-25".to_owned() };
         records.tests.insert("it_holds".to_owned(), run);
@@ -254,15 +236,8 @@ mod tests {
         assert_eq!((row.runs, row.failures, row.commit.as_str()), (3, 1, "abcd"));
         assert_eq!(row.command, "tests/run.sh e2e it_holds");
         assert_eq!(command("broker/log/tests/b.rs::new"), "(cd broker/log && cargo test --release new)");
+        assert_eq!(command("broker/core/src/a/b_test.rs"), "(cd broker/core && cargo test --release b_test)");
         assert_eq!(command("tests/src/crash/verify.rs::verify"), "tests/run.sh crash --seed 1");
-    }
-
-    #[test]
-    fn faults_without_a_figure_are_shown_as_such() {
-        let source = "enum Fault {\n    /// Dies.\n    Kill,\n    SlowDisk { ms: u64 },\n}\n";
-        let rows = faults("sim", source, "sim: 3 faults (Kill 3), lost 0");
-        let found: Vec<_> = rows.iter().map(|row| (row.fault.as_str(), row.times)).collect();
-        assert_eq!(found, [("Kill", Some(3)), ("SlowDisk", None)]);
     }
 
     #[test]

@@ -4,10 +4,10 @@ use proptest::prelude::*;
 
 use super::super::{DeliveredMessage, ExhaustedAction, HandleError};
 use super::MAX_ATTEMPTS;
-use super::world::{Expected, World, lease_of, name};
+use super::world::{ExpectedFlight, ModelWorld, lease_of, name};
 use crate::queue_offset::QueueOffset;
 
-impl World {
+impl ModelWorld {
     pub(super) fn handle(&self, index: usize) -> Option<(usize, DeliveredMessage)> {
         (!self.handles.is_empty()).then(|| self.handles[index % self.handles.len()].clone())
     }
@@ -49,7 +49,7 @@ impl World {
         } else if expected.admits(&message, self.now_ms) {
             let lease = answer.expect("a current handle").expect("not done");
             prop_assert_eq!(lease.visible_ms, self.now_ms + i64::try_from(ms).expect("small"));
-            *expected = Expected {
+            *expected = ExpectedFlight {
                 attempts: message.attempt - u32::from(suspend),
                 invisible_until_ms: lease.visible_ms,
                 lease: Some(lease.lease),
@@ -75,7 +75,7 @@ impl World {
         } else if expected.admits(&message, self.now_ms) {
             prop_assert_eq!(answer, Ok(true));
             if self.policy.exhausted == ExhaustedAction::Block {
-                *expected = Expected { attempts: MAX_ATTEMPTS, blocked: true, ..expected.anew() };
+                *expected = ExpectedFlight { attempts: MAX_ATTEMPTS, blocked: true, ..expected.anew() };
             }
         } else {
             prop_assert!(answer.is_err());
@@ -88,7 +88,7 @@ impl World {
         let Some(message) = blocked.get(index) else { return };
         assert!(self.subscription.unblock(self.now_ms, message.queue, message.offset));
         let expected = self.reference.get_mut(&message.offset).expect("it was delivered");
-        *expected = Expected { invisible_until_ms: self.now_ms, ..expected.anew() };
+        *expected = ExpectedFlight { invisible_until_ms: self.now_ms, ..expected.anew() };
     }
 
     pub(super) fn give_back(&mut self, index: usize) {
@@ -96,7 +96,7 @@ impl World {
         self.subscription.give_back(self.now_ms, std::slice::from_ref(&message));
         let expected = self.reference.get_mut(&message.offset).expect("it was handed out");
         if !expected.done && expected.lease == Some(message.lease) {
-            *expected = Expected {
+            *expected = ExpectedFlight {
                 attempts: message.attempt - 1,
                 invisible_until_ms: self.now_ms,
                 repeats: message.attempt > 1 || expected.noted,
@@ -127,7 +127,7 @@ impl World {
             let expected = self.reference.get_mut(&message.offset).expect("it was handed out");
             if !expected.done && expected.lease == Some(message.lease) && expected.receive == message.receive
             {
-                *expected = Expected {
+                *expected = ExpectedFlight {
                     attempts: message.attempt - u32::from(!sent),
                     invisible_until_ms: self.now_ms + if sent { 1_000 } else { 0 },
                     repeats: sent || message.attempt > 1 || expected.noted,

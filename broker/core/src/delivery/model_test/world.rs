@@ -15,7 +15,7 @@ use crate::queue_offset::QueueOffset;
 
 /// What the reference knows of one offset.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Expected {
+pub(super) struct ExpectedFlight {
     pub(super) done: bool,
     pub(super) attempts: u32,
     pub(super) invisible_until_ms: i64,
@@ -31,7 +31,7 @@ pub(super) struct Expected {
     pub(super) noted: bool,
 }
 
-impl Expected {
+impl ExpectedFlight {
     /// What stays true of a message whatever becomes of its delivery.
     pub(super) fn anew(&self) -> Self {
         Self { handed: self.handed, repeats: self.repeats, noted: self.noted, ..Self::default() }
@@ -49,7 +49,7 @@ impl Expected {
     }
 }
 
-pub(super) struct World {
+pub(super) struct ModelWorld {
     pub(super) now_ms: i64,
     pub(super) policy: DeliveryPolicy,
     pub(super) filters: [Filter; CLIENTS],
@@ -58,7 +58,7 @@ pub(super) struct World {
     pub(super) published: Vec<(u8, u8)>,
     pub(super) subscription: DeliveryEngine,
     pub(super) durable: QueueAcks,
-    pub(super) reference: BTreeMap<QueueOffset, Expected>,
+    pub(super) reference: BTreeMap<QueueOffset, ExpectedFlight>,
     pub(super) handles: Vec<(usize, DeliveredMessage)>,
 }
 
@@ -76,7 +76,7 @@ pub(super) fn lease_of(message: &DeliveredMessage) -> DeliveryHandle {
     }
 }
 
-impl World {
+impl ModelWorld {
     pub(super) fn new(policy: DeliveryPolicy, filters: [&str; CLIENTS]) -> Self {
         let mut subscription = DeliveryEngine::new(1, 1, 1, policy);
         subscription.add_queue(0, QueueAcks::default(), QueueOffset::FIRST);
@@ -127,8 +127,11 @@ impl World {
         for blocked in self.subscription.blocked() {
             let expected = self.reference.entry(blocked.offset).or_default();
             prop_assert!(!expected.done);
-            *expected =
-                Expected { attempts: expected.attempts.max(MAX_ATTEMPTS), blocked: true, ..expected.anew() };
+            *expected = ExpectedFlight {
+                attempts: expected.attempts.max(MAX_ATTEMPTS),
+                blocked: true,
+                ..expected.anew()
+            };
         }
         Ok(())
     }
@@ -189,7 +192,7 @@ impl World {
                     done_now.push(message.offset);
                 } else if !wanted.contains(message) {
                     let (attempts, invisible_until_ms) = (message.attempt - 1, self.now_ms);
-                    *expected = Expected { attempts, invisible_until_ms, ..expected.anew() };
+                    *expected = ExpectedFlight { attempts, invisible_until_ms, ..expected.anew() };
                 }
             }
             done_now.into_iter().for_each(|offset| self.note_overtaken(offset));
@@ -222,7 +225,7 @@ impl World {
             if expected.alive_held {
                 expected.invisible_until_ms = now_ms + 60_000;
             } else if blocks && expected.attempts >= MAX_ATTEMPTS && !expected.blocked {
-                *expected = Expected { attempts: expected.attempts, blocked: true, ..expected.anew() };
+                *expected = ExpectedFlight { attempts: expected.attempts, blocked: true, ..expected.anew() };
             }
         }
     }
@@ -252,7 +255,7 @@ impl World {
                     self.check_order(offset, &picked[..i])?;
                 }
             }
-            *self.reference.get_mut(&offset).expect("there") = Expected {
+            *self.reference.get_mut(&offset).expect("there") = ExpectedFlight {
                 attempts: message.attempt,
                 invisible_until_ms: message.visible_ms,
                 lease: Some(message.lease),
@@ -304,12 +307,13 @@ impl World {
             .up_to(self.end())
             .filter_map(|offset| {
                 if durable.is_done(offset) {
-                    return Some((offset, Expected { done: true, ..Expected::default() }));
+                    return Some((offset, ExpectedFlight { done: true, ..ExpectedFlight::default() }));
                 }
                 let noted = before.get(&offset).is_some_and(|expected| expected.noted);
                 let (attempts, invisible_until_ms) = *attempted.get(&offset).or(noted.then_some(&(0, 0)))?;
-                let known = Expected { handed: true, repeats: true, noted: true, ..Expected::default() };
-                Some((offset, Expected { attempts, invisible_until_ms, ..known }))
+                let known =
+                    ExpectedFlight { handed: true, repeats: true, noted: true, ..ExpectedFlight::default() };
+                Some((offset, ExpectedFlight { attempts, invisible_until_ms, ..known }))
             })
             .collect();
         Ok(())
@@ -318,7 +322,7 @@ impl World {
     pub(super) fn reset(&mut self, offset: QueueOffset) -> Result<(), TestCaseError> {
         let offset = offset.min(self.end());
         self.subscription.reset(0, offset);
-        let done = || Expected { done: true, ..Expected::default() };
+        let done = || ExpectedFlight { done: true, ..ExpectedFlight::default() };
         self.reference = QueueOffset::FIRST.up_to(offset).map(|offset| (offset, done())).collect();
         for (_, message) in std::mem::take(&mut self.handles) {
             let lease = lease_of(&message);

@@ -28,7 +28,7 @@ pub struct MemFolder {
 
 /// Unsynced data that a power cut may take; see [`MemFolder::crash_with`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Piece {
+pub enum UnsyncedPiece {
     /// The creation or removal of a name.
     Name(String),
     /// A new length of a file.
@@ -88,7 +88,7 @@ impl MemFolder {
 
     /// Loses power like [`Self::crash`]; `survives` is asked for every unsynced piece. Within one sector, writes reach the
     /// disk in order: once one is lost, the later ones are lost without asking.
-    pub fn crash_with(&self, mut survives: impl FnMut(&Piece) -> bool) {
+    pub fn crash_with(&self, mut survives: impl FnMut(&UnsyncedPiece) -> bool) {
         let mut shared = lock(&self.shared);
         let shared = &mut *shared;
         shared.faults.power_on();
@@ -101,14 +101,17 @@ impl MemFolder {
                 (Some(visible), Some(durable)) => Arc::ptr_eq(visible, durable),
                 _ => false,
             };
-            let survivor = if same || survives(&Piece::Name(name.clone())) { visible } else { durable };
+            let survivor =
+                if same || survives(&UnsyncedPiece::Name(name.clone())) { visible } else { durable };
             left.extend(survivor.map(|content| (name.clone(), content.clone())));
         }
         for (name, content) in &left {
             lock(content).crash(|survivor| {
                 survives(&match survivor {
-                    Survivor::Length(len) => Piece::Length { name: name.clone(), len },
-                    Survivor::Write { offset, len } => Piece::Write { name: name.clone(), offset, len },
+                    Survivor::Length(len) => UnsyncedPiece::Length { name: name.clone(), len },
+                    Survivor::Write { offset, len } => {
+                        UnsyncedPiece::Write { name: name.clone(), offset, len }
+                    }
                 })
             });
         }

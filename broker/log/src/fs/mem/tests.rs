@@ -23,8 +23,8 @@ fn names_and_lengths_need_their_syncs() {
     });
     assert_eq!(lucky.list().expect("listed"), ["new"]);
     assert_eq!(lucky.content("new").expect("there").len(), 10);
-    let name = |name: &str| Piece::Name(name.to_owned());
-    assert_eq!(asked, [name("kept"), name("new"), Piece::Length { name: "new".into(), len: 10 }]);
+    let name = |name: &str| UnsyncedPiece::Name(name.to_owned());
+    assert_eq!(asked, [name("kept"), name("new"), UnsyncedPiece::Length { name: "new".into(), len: 10 }]);
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn writes_are_torn_and_reordered_by_sectors() {
     data.write_at(&[2; 600], 100).expect("written");
     data.write_at(&[3; 10], 0).expect("written");
     // The first sector of the first write is lost, and with it later writes to that sector.
-    folder.crash_with(|piece| !matches!(piece, Piece::Write { offset: 100, .. }));
+    folder.crash_with(|piece| !matches!(piece, UnsyncedPiece::Write { offset: 100, .. }));
     let found = folder.content("data").expect("there");
     assert_eq!((found[0], found[200], found[511], found[512], found[699], found[700]), (1, 1, 1, 2, 2, 1));
     assert!(data.read_at(&mut [0], 0).is_err(), "a file that was open in the cut is of no use");
