@@ -127,3 +127,17 @@ fn a_copy_that_is_restored_again_and_again_under_running_members_is_put_right_by
         stage.in_sync(&[1, 2], false);
     }
 }
+
+/// With a majority for enough, one member of the set alone no longer holds everything.
+#[test]
+fn what_acknowledged_means_is_part_of_the_set() {
+    let mut stage = stage();
+    let taken = stage.groups.clone();
+    stage.in_sync(&[1, 2, 3], true);
+    let late = acted(&stage.groups, "f1");
+    stage.groups = taken;
+    begin(&mut stage, "c0");
+    report(&mut stage, &late);
+    assert_eq!(stage.group().recovery, Some(["f1", "f2", "f3"].map(str::to_owned).into()));
+    assert!(!stage.group().is_split);
+}
