@@ -107,7 +107,7 @@ async fn state(client: &ControllerClient) -> GroupState {
 /// What outlives a change of the leading nameserver: each leads under a number of its own.
 fn lasting(state: GroupState) -> GroupState {
     assert!(!state.tenure.is_empty(), "{state:?}");
-    GroupState { tenure: String::new(), ..state }
+    GroupState { tenure: String::new(), origins: Vec::new(), ..state }
 }
 
 async fn quorum(client: &ControllerClient) -> Result<DescribeQuorumResponse, Status> {

@@ -56,6 +56,12 @@ struct LastState {
     set_version: u64,
     /// Incarnations of the members of that set, and of those that this member, as master, is about to take in.
     in_sync: BTreeSet<String>,
+    /// Tenure of the state that had that set first; missing in files of earlier programs.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    set_tenure: String,
+    /// Tenure and version of the states that the set covers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    origins: Vec<(String, u64)>,
 }
 
 fn yes() -> bool {
@@ -69,7 +75,9 @@ impl From<Remembered> for MemberRecord {
             tenure: last.tenure,
             set_epoch: last.set_epoch,
             set_version: last.set_version,
+            set_tenure: last.set_tenure,
             in_sync: last.in_sync,
+            origins: last.origins,
         });
         Self {
             incarnation: found.incarnation,
@@ -93,6 +101,8 @@ impl From<MemberRecord> for Remembered {
             set_epoch: memory.set_epoch,
             set_version: memory.set_version,
             in_sync: memory.in_sync,
+            set_tenure: memory.set_tenure,
+            origins: memory.origins,
         });
         Self {
             version: VERSION,
@@ -225,7 +235,10 @@ mod tests {
         assert_eq!((last.cluster_id.as_str(), last.lineage.as_str(), last.tenure.as_str()), ("c", "l", "t"));
         assert_eq!((last.version, last.set_epoch, last.set_version), (9, 3, 8));
         assert_eq!(last.in_sync, ["a".to_owned()].into());
-        let found = parse(text).expect("readable");
+        assert!(last.set_tenure.is_empty() && last.origins.is_empty());
+        let mut found = parse(text).expect("readable");
+        let last = found.controller.as_mut().expect("there");
+        (last.set_tenure, last.origins) = ("s".to_owned(), vec![("s".to_owned(), 7)]);
         assert_eq!(Remembered::from(MemberRecord::from(found.clone())), found, "nothing gets lost");
         assert!(parse(br#"{"version":4,"incarnation":"","promised":0,"granted":0,"members":[]}"#).is_err());
     }

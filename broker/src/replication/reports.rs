@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kerolox_proto::errors::RpcError;
-use kerolox_proto::kerolox::{ErrorKind, ReportRequest, ReportResponse, StateMark};
+use kerolox_proto::kerolox::{ErrorKind, ReportRequest, ReportResponse, StateMark, TenureState};
 use kerolox_replication::{StateMemory, StateVerdict};
 use kerolox_runtime::reminder::LogReminder;
 use tonic::Status;
@@ -81,6 +81,13 @@ fn mark(last: &StateMemory) -> StateMark {
         set_epoch: last.set_epoch,
         set_version: last.set_version,
         in_sync: last.in_sync.iter().cloned().collect(),
+        set_tenure: last.set_tenure.clone(),
+        origins: last
+            .origins
+            .iter()
+            .cloned()
+            .map(|(tenure, version)| TenureState { tenure, version })
+            .collect(),
     }
 }
 

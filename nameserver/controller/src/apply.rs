@@ -11,16 +11,10 @@ impl GroupTable {
     /// Changes the state as a command says, or leaves it as it is.
     pub fn apply(&mut self, command: GroupCommand) -> CommandReply {
         let name = command.name().cloned();
-        let set = |groups: &Self| {
-            let group = groups.get(name.as_ref()?)?;
-            Some((group.epoch, group.in_sync.clone()))
-        };
-        let before = set(self);
+        let before = name.as_ref().and_then(|name| self.get(name)).map(GroupRecord::terms);
         let reply = self.changed(command).unwrap_or_else(CommandReply::Refused);
-        if before != set(self)
-            && let Some(group) = name.as_ref().and_then(|name| self.get_mut(name))
-        {
-            group.set_version = group.version;
+        if let Some(group) = name.as_ref().and_then(|name| self.get_mut(name)) {
+            group.note_terms(before.as_ref());
         }
         reply
     }
@@ -102,7 +96,6 @@ impl GroupRecord {
             group.master_process = process;
             group.in_sync = BTreeSet::from([group.master]);
             group.holders = BTreeSet::from([group.master]);
-            group.led_epoch = group.epoch;
         }
         group.version += 1;
         Ok(group)
@@ -268,7 +261,6 @@ impl GroupRecord {
         self.master_process = process;
         self.holders.extend(&in_sync);
         self.in_sync = in_sync;
-        self.led_epoch = self.epoch;
         self.wishes = ElectionWishes::default();
         self.recovery = None;
         self.version += 1;

@@ -36,6 +36,7 @@ pub struct JoiningMember {
 /// A change of one group. `version` is that of the state that the change is based on; a change that is based on an older
 /// one is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::large_enum_variant, reason = "a few at a time, and each is written to the log")]
 pub enum GroupCommand {
     /// A nameserver begins to lead. What members know tells from then on whether a state comes from this time.
     BeginTenure {

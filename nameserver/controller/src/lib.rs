@@ -24,6 +24,7 @@ mod apply;
 mod command;
 mod decide;
 mod election;
+mod history;
 mod loss;
 mod mark;
 mod request;
@@ -33,8 +34,9 @@ mod watch;
 
 pub use command::{CommandRefusal, CommandReply, GroupCommand, JoiningMember, RefusalReason};
 pub use decide::{decide, waiting_for, why_elect};
+pub use history::{PastTenure, TenureState};
 pub use loss::{ElectionLoss, begin_anew, election_loss};
-pub use mark::{PastTenure, StateMark};
+pub use mark::StateMark;
 pub use request::{change_in_sync, elect_master, hand_over, joining, remove_member};
 pub use state::{ElectionWishes, GroupMemberRecord, GroupName, GroupRecord, GroupTable, MemberId};
 pub use watch::{ElectionPolicy, MemberSighting, MemberWatch};

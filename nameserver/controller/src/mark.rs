@@ -2,7 +2,8 @@
 //! was given an older copy of them.
 //!
 //! Every nameserver that begins to lead notes a random number, its tenure. A tenure and a version name one state and no other: a
-//! copy that goes on has another tenure, and what members acted upon after the copy was taken is missing in its past.
+//! copy that goes on has another tenure, and what members acted upon after the copy was taken is missing in its past. `history.rs` tells
+//! what is.
 //!
 //! Then the members are asked instead. The newest in-sync set that one of them acted upon counts, when everybody in it is there: a later
 //! set would have a master from it, and a master remembers a set before it goes by it.
@@ -12,10 +13,8 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::command::{CommandRefusal, JoiningMember, RefusalReason};
+use crate::history::{SetRelation, TenureState};
 use crate::state::{GroupRecord, GroupTable};
-
-/// Past tenures that are kept for each group. A mark of an earlier one counts as known when its version is not newer.
-const PAST_KEPT: usize = 256;
 
 /// The newest state of its group that a member acted upon.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,22 +29,15 @@ pub struct StateMark {
     pub version: u64,
     /// Epoch and version of the state that had the newest in-sync set first.
     pub set_of: (u32, u64),
+    /// Tenure of that state; empty when the member does not know it.
+    #[serde(default)]
+    pub set_tenure: String,
     /// Incarnations of the members of that set.
     pub in_sync: BTreeSet<String>,
-}
-
-/// A time in which one nameserver led, as one group saw it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PastTenure {
-    /// Its random number.
-    pub tenure: String,
-    /// Newest version of the group that belongs to it and that this record comes from; 0 for none.
-    pub version: u64,
-    /// Newest version of it that a member acted upon and that this record has caught up with.
-    pub heard: u64,
-    /// Newest epoch that had begun by then.
-    #[serde(rename = "reigned")]
-    pub led_epoch: u32,
+    /// What that set covers: whatever was acknowledged in these states, and those before them in their tenures, its members hold.
+    /// Only the newest of them; none when the member does not know it.
+    #[serde(default)]
+    pub origins: Vec<TenureState>,
 }
 
 impl GroupTable {
@@ -92,74 +84,10 @@ impl GroupTable {
 }
 
 impl GroupRecord {
-    /// The time of another leader begins.
-    fn close_tenure(&mut self, next: &str) {
-        let tenure = std::mem::replace(&mut self.tenure, next.to_owned());
-        if !tenure.is_empty() {
-            let version = self.version;
-            self.note_past(PastTenure { tenure, version, heard: version, led_epoch: self.led_epoch });
-        }
-    }
-
-    /// A member acted upon a state that this record does not come from, and is caught up with.
-    fn note_heard(&mut self, mark: &StateMark) {
-        if mark.tenure.is_empty() || mark.tenure == self.tenure {
-            return;
-        }
-        let tenure = mark.tenure.clone();
-        let known = self.past(&tenure).cloned();
-        let known = known.unwrap_or(PastTenure { tenure, version: 0, heard: 0, led_epoch: 0 });
-        self.note_past(PastTenure { heard: known.heard.max(mark.version), ..known });
-    }
-
-    fn note_past(&mut self, past: PastTenure) {
-        match self.past.iter_mut().find(|known| known.tenure == past.tenure) {
-            Some(known) => *known = past,
-            None => self.past.push(past),
-        }
-        let surplus = self.past.len().saturating_sub(PAST_KEPT);
-        self.past.drain(..surplus);
-    }
-
-    fn past(&self, tenure: &str) -> Option<&PastTenure> {
-        self.past.iter().find(|past| past.tenure == tenure)
-    }
-
-    /// The newest time of an earlier leader that this record comes from; that of the copy, if it is one.
-    fn origin(&self) -> Option<&PastTenure> {
-        self.past.iter().rfind(|past| past.version > 0)
-    }
-
     /// The record of the group begins anew. Call it before the version that says so is counted.
     pub(crate) fn begin_lineage(&mut self) {
-        self.lineage = format!("{}-{}", self.tenure, self.version + 1);
-    }
-
-    /// Whether a member acted upon a state that this one does not come from.
-    fn lacks(&self, mark: &StateMark) -> bool {
-        if mark.tenure.is_empty() || mark.tenure == self.tenure {
-            return mark.version > self.version;
-        }
-        match self.past(&mark.tenure) {
-            Some(past) => mark.version > past.heard,
-            None => {
-                let forgotten = self.past.first().filter(|_| self.past.len() >= PAST_KEPT);
-                forgotten.is_none_or(|oldest| mark.version > oldest.heard)
-            }
-        }
-    }
-
-    /// Whether it acted upon an in-sync set that this record does not come from: who is in sync is not known then.
-    fn lacks_set(&self, mark: &StateMark) -> bool {
-        let (_, version) = mark.set_of;
-        match self.past(&mark.tenure).filter(|past| past.version > 0) {
-            _ if mark.tenure == self.tenure => false,
-            Some(past) => version > past.version,
-            // It led after an older copy was taken, and the copy had this version.
-            None if mark.lineage == self.lineage => self.origin().is_none_or(|copy| version > copy.version),
-            // All members that the record began with were asked.
-            None => mark.set_of > self.base_set && !mark.in_sync.is_subset(&self.base_members),
-        }
+        self.lineage_version = self.version + 1;
+        self.lineage = format!("{}-{}", self.tenure, self.lineage_version);
     }
 
     /// What a member knows that this state lacks, and that no operator has decided about since.
@@ -177,13 +105,16 @@ impl GroupRecord {
         self.lacking(joiner).is_some() || self.waits_for_more(joiner)
     }
 
-    /// Whether a recovery has to wait for members that only `joiner` knows of.
+    /// Whether a recovery has to wait for members that only `joiner` knows of, or for an operator because of what it knows.
     fn waits_for_more(&self, joiner: &JoiningMember) -> bool {
         let Some(awaited) = &self.recovery else { return false };
         match joiner.known_set() {
-            // Epochs of two histories cannot be compared.
             Some(_) if self.is_split => false,
-            Some((of, in_sync)) => of > self.base_set || of == self.base_set && !in_sync.is_subset(awaited),
+            Some(mark) => match self.relation(mark) {
+                SetRelation::Newer | SetRelation::Apart => true,
+                SetRelation::Same => !mark.in_sync.is_subset(awaited),
+                SetRelation::Covered => false,
+            },
             // A member that knows no set, after others that knew none: all members that it knows of are awaited.
             None => {
                 self.base_set == (0, 0) && joiner.knows_others() && !joiner.group_known().is_subset(awaited)
@@ -207,8 +138,10 @@ impl GroupRecord {
             // What an operator gave up calls for nothing.
             let is_open = self.recovery.is_none() && newest >= self.unclean_epoch;
             if is_open && self.lacks_set(mark) && !self.has_asked_set(mark) {
-                self.is_split = self.has_gone_on_without(&mark.tenure);
+                // Its master may have acknowledged something that the members of that set never heard of.
+                self.is_split = !mark.covers(&self.led);
                 self.begin_recovery(newest, joiner.group_known())?;
+                self.note_covered(mark);
             }
             // The election under way may have had its outcome in a state that is lost: no epoch has two leaders.
             if self.master == 0 && newest >= self.epoch {
@@ -227,16 +160,6 @@ impl GroupRecord {
         Ok(true)
     }
 
-    /// The newest state of this record that the states of `tenure` come from as well; `None` when it is not known.
-    fn shared_with(&self, tenure: &str) -> Option<&PastTenure> {
-        self.past(tenure).filter(|past| past.version > 0).or(self.origin())
-    }
-
-    /// Whether there was a master since, who may have acknowledged something that the states of `tenure` know nothing of.
-    fn has_gone_on_without(&self, tenure: &str) -> bool {
-        self.led_epoch > self.shared_with(tenure).map_or(0, |past| past.led_epoch)
-    }
-
     /// Whether a set that this record does not come from was without consequence: it had no other master than this record.
     ///
     /// Its master would have been one of the set, and would have acted upon a state with that set or a later one. All of the set
@@ -244,10 +167,10 @@ impl GroupRecord {
     /// upon such a state would have called for a recovery. What was acknowledged before the set came about each of its members
     /// holds (a majority, with quorum), or the election would have missed a master that it asked.
     fn has_asked_set(&self, mark: &StateMark) -> bool {
-        let Some(shared) = self.shared_with(&mark.tenure) else { return false };
+        let Some(shared) = self.shared_with(mark) else { return false };
         let asked_since = |incarnation: &String| {
             let asked = self.member_of(incarnation).and_then(|id| self.asked.get(&id));
-            asked.is_some_and(|version| *version > shared.version)
+            asked.is_some_and(|version| *version > shared)
         };
         !mark.in_sync.is_empty() && mark.in_sync.iter().all(asked_since)
     }
@@ -263,24 +186,35 @@ impl GroupRecord {
         self.base_members.clone_from(&awaited);
         self.recovery = Some(awaited);
         self.base_set = (0, 0);
-        // From then on it comes from what the members know.
-        self.past.iter_mut().for_each(|past| past.version = 0);
-        self.led_epoch = 0;
+        self.base_state = TenureState::default();
+        self.led = TenureState::default();
         self.asked.clear();
         Ok(())
     }
 
     /// A recovery awaits whom `joiner` knows.
     pub(crate) fn await_more(&mut self, joiner: &JoiningMember) {
-        match joiner.known_set() {
-            Some((of, in_sync)) if of > self.base_set => {
-                self.recovery = Some(in_sync.clone());
-                self.base_set = of;
+        match joiner.known_set().map(|mark| (self.relation(mark), mark)) {
+            Some((SetRelation::Newer, mark)) => {
+                self.recovery = Some(mark.in_sync.clone());
+                self.begin_with(mark);
             }
-            Some((_, in_sync)) => self.recovery.get_or_insert_default().extend(in_sync.iter().cloned()),
+            Some((SetRelation::Apart, mark)) => {
+                self.is_split = true;
+                self.note_covered(mark);
+            }
+            Some((_, mark)) => self.recovery.get_or_insert_default().extend(mark.in_sync.iter().cloned()),
             None => self.recovery.get_or_insert_default().extend(joiner.group_known()),
         }
         self.base_members = self.recovery.clone().unwrap_or_default();
+    }
+
+    /// The record begins with this set.
+    fn begin_with(&mut self, mark: &StateMark) {
+        self.base_set = mark.set_of;
+        self.base_state = mark.set_state();
+        self.base_members.clone_from(&mark.in_sync);
+        self.note_covered(mark);
     }
 
     /// In a recovery, whom members remember counts as holding something; otherwise only a member that has records and remembers
@@ -304,9 +238,8 @@ impl GroupRecord {
     pub(crate) fn begin_record(&mut self, joiner: &JoiningMember) {
         if let Some(mark) = &joiner.mark {
             self.version = mark.version;
-            self.base_set = mark.set_of;
-            self.base_members.clone_from(&mark.in_sync);
             self.note_heard(mark);
+            self.begin_with(mark);
         }
         self.begin_lineage();
     }
@@ -326,14 +259,13 @@ impl JoiningMember {
     /// Whether others may hold what it lacks.
     pub(crate) fn needs_others(&self) -> bool {
         match self.known_set() {
-            Some((_, in_sync)) => in_sync.iter().any(|known| *known != self.incarnation),
+            Some(mark) => mark.in_sync.iter().any(|known| *known != self.incarnation),
             None => self.knows_others(),
         }
     }
 
-    /// The newest in-sync set that it acted upon.
-    fn known_set(&self) -> Option<((u32, u64), &BTreeSet<String>)> {
-        let mark = self.mark.as_ref().filter(|mark| !mark.in_sync.is_empty())?;
-        Some((mark.set_of, &mark.in_sync))
+    /// The mark of a member that acted upon an in-sync set.
+    fn known_set(&self) -> Option<&StateMark> {
+        self.mark.as_ref().filter(|mark| !mark.in_sync.is_empty())
     }
 }

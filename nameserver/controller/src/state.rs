@@ -7,7 +7,7 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::mark::PastTenure;
+use crate::history::{PastTenure, TenureState};
 
 /// Number of a member within its group, from 1 on; never given twice. 0 stands for no member.
 pub type MemberId = u64;
@@ -83,18 +83,24 @@ pub struct GroupRecord {
     /// Epoch and version of the newest in-sync set that the record began with; in a recovery that set is awaited.
     #[serde(default)]
     pub base_set: (u32, u64),
+    /// The state that had that set first; unnamed when members did not tell.
+    #[serde(default)]
+    pub base_state: TenureState,
     /// The members of that set. A member that is elected holds what they hold.
     #[serde(default)]
     pub base_members: BTreeSet<String>,
-    /// Version of the state in which the in-sync set or the epoch became what it is.
+    /// Version of the state in which the in-sync set, what acknowledged means in it, or the epoch became what it is.
     #[serde(default)]
     pub set_version: u64,
+    /// Tenure of that state; empty in data of earlier programs.
+    #[serde(default)]
+    pub set_tenure: String,
     /// The recovery has two histories to choose from, each of which may hold what the other one lacks.
     #[serde(default)]
     pub is_split: bool,
-    /// Newest epoch that began in this record.
-    #[serde(default, rename = "reigned")]
-    pub led_epoch: u32,
+    /// The newest state that had another master, or one with other rights, than the state before it.
+    #[serde(default)]
+    pub led: TenureState,
     /// Members that a master has seen to hold its log, or a part of it. Others have only reported.
     #[serde(default)]
     pub holders: BTreeSet<MemberId>,
@@ -107,12 +113,18 @@ pub struct GroupRecord {
     /// Another one whenever the record of the group began anew.
     #[serde(default)]
     pub lineage: String,
+    /// Version of the state in which it did.
+    #[serde(default)]
+    pub lineage_version: u64,
     /// The nameserver's time as leader in which the state became what it is.
     #[serde(default)]
     pub tenure: String,
     /// The times before that, the newest last.
     #[serde(default)]
     pub past: Vec<PastTenure>,
+    /// States of versions up to this one count as covered: not all of their tenures are in [`GroupRecord::past`].
+    #[serde(default)]
+    pub forgotten: u64,
 }
 
 impl GroupRecord {
@@ -133,16 +145,20 @@ impl GroupRecord {
             recovery: None,
             unclean_epoch: 0,
             base_set: (0, 0),
+            base_state: TenureState::default(),
             base_members: BTreeSet::new(),
             set_version: 0,
+            set_tenure: String::new(),
             is_split: false,
-            led_epoch: 0,
+            led: TenureState::default(),
             holders: BTreeSet::new(),
             vouched: BTreeSet::new(),
             asked: BTreeMap::new(),
             lineage: String::new(),
+            lineage_version: 0,
             tenure: tenure.to_owned(),
             past: Vec::new(),
+            forgotten: 0,
         }
     }
 

@@ -1,9 +1,11 @@
 //! Each rule on its own.
 #![allow(clippy::unwrap_used)]
 
+mod copies;
 mod loss;
 mod lost;
 mod model;
+mod parted;
 
 use std::collections::BTreeSet;
 

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 /// Name of the file in the data folder.
 pub(crate) const FILE: &str = "controller.redb";
 /// Version of the format; later ones are refused, earlier ones are read.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// Single values.
 const VALUES: TableDefinition<&str, &[u8]> = TableDefinition::new("values");
@@ -265,7 +265,7 @@ mod tests {
         store.put(key::FORMAT, &(FORMAT + 1)).unwrap();
         drop(store);
         let newer = Store::open(data.path(), 1).err().expect("a newer format").to_string();
-        assert!(newer.contains("format version 3") && newer.contains(FILE), "{newer}");
+        assert!(newer.contains("format version 4") && newer.contains(FILE), "{newer}");
 
         let data = tempfile::tempdir().unwrap();
         drop(Store::open(data.path(), 1).unwrap());

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use kerolox_controller::{
     ElectionLoss, ElectionPolicy, GroupName, GroupRecord, GroupTable, JoiningMember, MemberId,
-    MemberSighting, MemberWatch, StateMark, waiting_for,
+    MemberSighting, MemberWatch, StateMark, TenureState, waiting_for,
 };
 use kerolox_proto::kerolox as wire;
 use kerolox_proto::kerolox::{GroupDescription, GroupMember, GroupState, MemberHealth, ReportRequest};
@@ -38,6 +38,12 @@ pub(super) fn state(groups: &GroupTable, group: &GroupRecord) -> GroupState {
         lineage: group.lineage.clone(),
         tenure: group.tenure.clone(),
         set_version: group.set_version,
+        set_tenure: group.set_tenure.clone(),
+        origins: group
+            .origins()
+            .into_iter()
+            .map(|TenureState { tenure, version }| wire::TenureState { tenure, version })
+            .collect(),
     }
 }
 
@@ -92,13 +98,17 @@ const fn is_sabotaged(_: &str) -> bool {
 }
 
 fn mark(said: &wire::StateMark) -> StateMark {
+    let origin =
+        |origin: &wire::TenureState| TenureState { tenure: origin.tenure.clone(), version: origin.version };
     StateMark {
         cluster_id: said.cluster_id.clone(),
         lineage: said.lineage.clone(),
         tenure: said.tenure.clone(),
         version: said.version,
         set_of: (said.set_epoch, said.set_version),
+        set_tenure: said.set_tenure.clone(),
         in_sync: said.in_sync.iter().cloned().collect(),
+        origins: said.origins.iter().map(origin).collect(),
     }
 }
 

@@ -36,8 +36,12 @@ pub struct StateMemory {
     pub set_epoch: u32,
     /// Version of that state.
     pub set_version: u64,
+    /// Tenure of that state; empty when no controller reported it.
+    pub set_tenure: String,
     /// Incarnations of the members of that set, and of those that this member, as leader, is about to add.
     pub in_sync: BTreeSet<String>,
+    /// Tenure and version of the states that the set covers, see [`GroupView::origins`], the newest accepted one among them.
+    pub origins: Vec<(String, u64)>,
 }
 
 impl StateMemory {
@@ -53,9 +57,18 @@ impl StateMemory {
         let is_newer = match view.set_version {
             // Controllers of earlier versions do not report it.
             0 => (view.epoch, &in_sync) != (memory.set_epoch, &memory.in_sync),
-            version => (view.epoch, version) != (memory.set_epoch, memory.set_version),
+            version => {
+                let is_renamed = !memory.set_tenure.is_empty() && memory.set_tenure != view.set_tenure;
+                is_renamed || (view.epoch, version) != (memory.set_epoch, memory.set_version)
+            }
         };
-        if is_newer && !in_sync.is_empty() {
+        // A recovery has no set, and says nothing of what the one before it covers.
+        if in_sync.is_empty() {
+            return memory;
+        }
+        memory.set_tenure.clone_from(&view.set_tenure);
+        memory.origins = view.covered();
+        if is_newer {
             let version = if view.set_version > 0 { view.set_version } else { view.name.version };
             (memory.set_epoch, memory.set_version) = (view.epoch, version);
             memory.in_sync = in_sync;
@@ -202,6 +215,30 @@ mod tests {
         let last = StateMemory::after(Some(&then), &view(4, 10, &[]));
         assert_eq!((last.name.version, last.set_epoch, last.set_version), (10, 3, 8));
         assert_eq!(last.in_sync, then.in_sync);
+    }
+
+    #[test]
+    fn the_memory_keeps_what_its_set_covers() {
+        let state = |version, tenure: &str, set_tenure: &str, in_sync: &[u64]| GroupView {
+            tenure: tenure.into(),
+            set_version: 8,
+            set_tenure: set_tenure.into(),
+            origins: vec![("a".into(), 7)],
+            ..view(3, version, in_sync)
+        };
+        let mut memory = StateMemory::after(None, &state(9, "b", "b", &[1]));
+        memory.in_sync.insert("m2".into());
+        let covered = [("a".to_owned(), 7), ("b".to_owned(), 9)];
+        assert_eq!((memory.set_tenure.as_str(), memory.origins.as_slice()), ("b", covered.as_slice()));
+        let asked = StateMemory::after(Some(&memory), &state(12, "c", "c", &[]));
+        assert_eq!((asked.tenure.as_str(), asked.set_tenure.as_str()), ("c", "b"));
+        assert_eq!(asked.origins, covered, "a recovery decides about them only when it is over");
+        let later = StateMemory::after(Some(&memory), &state(11, "c", "b", &[1]));
+        assert_eq!((later.in_sync.len(), later.origins[1].clone()), (2, ("c".to_owned(), 11)));
+        let other = StateMemory::after(Some(&memory), &state(11, "c", "c", &[1]));
+        assert_eq!((other.in_sync.len(), other.set_tenure.as_str()), (1, "c"), "a set of another history");
+        let untold = StateMemory::after(Some(&memory), &state(11, "c", "", &[1]));
+        assert!(untold.set_tenure.is_empty() && untold.origins.is_empty(), "an older controller");
     }
 
     #[test]

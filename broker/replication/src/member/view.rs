@@ -22,6 +22,9 @@ pub struct GroupView {
     pub name: StateName,
     /// The nameserver's time as leader that the state comes from.
     pub tenure: String,
+    /// Tenure and version of earlier states that the in-sync set covers: its members hold everything acknowledged in them, and in
+    /// those before them of each tenure. The newest only, the oldest of them first.
+    pub origins: Vec<(String, u64)>,
     /// Epoch of the leadership; while an election is under way, of the one to come.
     pub epoch: u32,
     /// The leader; 0 while an election is under way.
@@ -32,6 +35,8 @@ pub struct GroupView {
     pub in_sync: BTreeSet<MemberId>,
     /// Version of the state in which the set or the epoch last changed; 0 when a controller does not report it.
     pub set_version: u64,
+    /// Tenure of that state; empty when a controller does not report it.
+    pub set_tenure: String,
     /// A majority of the set confirms, instead of all.
     pub quorum: bool,
     /// Set when the previous leader gave its lease up.
@@ -46,6 +51,15 @@ impl GroupView {
     /// The in-sync set as the leader counts it.
     pub fn in_sync_set(&self) -> InSyncSet {
         InSyncSet { members: self.in_sync.clone(), quorum: self.quorum, version: self.name.version }
+    }
+
+    /// What the in-sync set covers, this state included; nothing when a controller does not report it.
+    pub(super) fn covered(&self) -> Vec<(String, u64)> {
+        if self.set_tenure.is_empty() {
+            return Vec::new();
+        }
+        let own = (self.tenure.clone(), self.name.version);
+        self.origins.iter().cloned().chain([own]).collect()
     }
 
     /// Incarnations of the members whose numbers satisfy `is_wanted`.

@@ -3,16 +3,19 @@
 use super::*;
 
 /// What a member says that acted upon the newest state of these groups.
-fn acted(groups: &GroupTable, incarnation: &str) -> JoiningMember {
+pub(super) fn acted(groups: &GroupTable, incarnation: &str) -> JoiningMember {
     let group = groups.get(&name()).unwrap();
     let in_sync = group.in_sync.iter().map(|id| group.members[id].incarnation.clone()).collect();
+    let newest = TenureState { tenure: group.tenure.clone(), version: group.version };
     let mark = StateMark {
         cluster_id: groups.cluster_id().to_owned(),
         lineage: group.lineage.clone(),
         tenure: group.tenure.clone(),
         version: group.version,
         set_of: (group.epoch, group.set_version),
+        set_tenure: group.set_tenure.clone(),
         in_sync,
+        origins: group.origins().into_iter().chain([newest]).collect(),
     };
     let known_members = group.members.values().map(|member| member.incarnation.clone()).collect();
     JoiningMember {
@@ -24,13 +27,13 @@ fn acted(groups: &GroupTable, incarnation: &str) -> JoiningMember {
     }
 }
 
-fn begin(stage: &mut Stage, tenure: &str) {
+pub(super) fn begin(stage: &mut Stage, tenure: &str) {
     assert_eq!(stage.groups.apply(GroupCommand::BeginTenure { tenure: tenure.into() }), CommandReply::Done);
     stage.watch = MemberWatch::new(stage.now);
 }
 
 /// Three members in sync under a controller with an identity.
-fn stage() -> Stage {
+pub(super) fn stage() -> Stage {
     let mut stage = Stage { groups: GroupTable::default(), watch: MemberWatch::new(0), now: 0 };
     begin(&mut stage, "t1");
     for id in 1..=3 {
@@ -41,7 +44,7 @@ fn stage() -> Stage {
     stage
 }
 
-fn report(stage: &mut Stage, joiner: &JoiningMember) {
+pub(super) fn report(stage: &mut Stage, joiner: &JoiningMember) {
     if let Some(command) = joining(&stage.groups, &name(), joiner).unwrap() {
         assert!(matches!(stage.groups.apply(command), CommandReply::Joined(_)));
     }
@@ -380,9 +383,8 @@ fn groups_of_format_1_are_read() {
     let groups = stage().groups;
     let stored = serde_json::to_value(&groups).unwrap();
     let mut list = stored["groups"].clone();
-    for field in
-        ["lineage", "tenure", "past", "base_set", "is_split", "reigned", "set_version", "base_members"]
-    {
+    let later = "lineage lineage_version tenure past forgotten base_set base_state base_members is_split led set_version set_tenure";
+    for field in later.split(' ') {
         list[0].as_object_mut().unwrap().remove(field).unwrap();
     }
     let mut read: GroupTable = serde_json::from_value(list).unwrap();

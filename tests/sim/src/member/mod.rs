@@ -9,7 +9,7 @@ mod leader;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use kerolox_controller::{GroupCommand, GroupName, GroupRecord, JoiningMember, StateMark};
+use kerolox_controller::{GroupCommand, GroupName, GroupRecord, JoiningMember, StateMark, TenureState};
 use kerolox_log::sabotage;
 use kerolox_replication::{
     ClockReading, DoubtLimits, DutyOrder, GroupMember, GroupView, HandOverAnswer, LogEnds, MemberDuty,
@@ -503,11 +503,13 @@ fn view_of(group: &GroupRecord) -> GroupView {
     GroupView {
         name: StateName { cluster_id: String::new(), lineage: group.lineage.clone(), version: group.version },
         tenure: group.tenure.clone(),
+        origins: group.origins().into_iter().map(|origin| (origin.tenure, origin.version)).collect(),
         epoch: group.epoch,
         leader: group.master,
         leader_process: group.master_process.clone(),
         in_sync: group.in_sync.clone(),
         set_version: group.set_version,
+        set_tenure: group.set_tenure.clone(),
         quorum: group.quorum,
         released: group.released,
         unclean_epoch: group.unclean_epoch,
@@ -522,6 +524,13 @@ fn mark_of(memory: &StateMemory) -> StateMark {
         tenure: memory.tenure.clone(),
         version: memory.name.version,
         set_of: (memory.set_epoch, memory.set_version),
+        set_tenure: memory.set_tenure.clone(),
         in_sync: memory.in_sync.clone(),
+        origins: memory
+            .origins
+            .iter()
+            .cloned()
+            .map(|(tenure, version)| TenureState { tenure, version })
+            .collect(),
     }
 }
