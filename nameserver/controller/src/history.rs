@@ -1,6 +1,6 @@
 //! Which states of a group the record comes from, by the tenures in which they came about.
 //!
-//! An in-sync set covers a state when its members hold whatever was acknowledged in it: the states before it in the record, and, after
+//! An in-sync set covers a state when its members hold everything that was acknowledged in it: the states before it in the record, and, after
 //! a recovery, those that the awaited set covered. A record covers what its own set covers.
 //!
 //! - A set that a member acted upon counts as known when the record covers the state that had it first. Otherwise there may have been

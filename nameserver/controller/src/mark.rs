@@ -2,8 +2,8 @@
 //! was given an older copy of them.
 //!
 //! Every nameserver that begins to lead notes a random number, its tenure. A tenure and a version name one state and no other: a
-//! copy that goes on has another tenure, and what members acted upon after the copy was taken is missing in its past. `history.rs` tells
-//! what is.
+//! copy that goes on has another tenure, and what members acted upon after the copy was taken is missing in its past. `history.rs` knows
+//! that past.
 //!
 //! Then the members are asked instead. The newest in-sync set that one of them acted upon counts, when everybody in it is there: a later
 //! set would have a master from it, and a master remembers a set before it goes by it.

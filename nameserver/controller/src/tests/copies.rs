@@ -1,4 +1,4 @@
-//! Random histories of three members whose controller loses its data and is given copies of them, again and again: nobody follows a
+//! Random histories of three members whose controller loses its data and is given copies of them, again and again: no member follows a
 //! master that lacks what was acknowledged, unless an operator says so.
 
 use std::collections::BTreeSet;
@@ -23,7 +23,7 @@ enum Step {
         slave: MemberId,
         quorum: bool,
     },
-    /// These members are there for a while, and nobody else.
+    /// These members are there for a while, and no others.
     Run {
         there: Vec<MemberId>,
     },

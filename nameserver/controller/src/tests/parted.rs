@@ -43,7 +43,7 @@ fn a_lost_history_counts_as_unknown_whoever_led_in_it_and_since() {
     }
 }
 
-/// The copy elected nobody: what its members know settles it.
+/// The copy elected no master: its members' knowledge settles it.
 #[test]
 fn a_lost_history_is_no_second_one_if_the_copy_had_no_master() {
     let mut stage = stage();
