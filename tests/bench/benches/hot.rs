@@ -9,7 +9,7 @@ use bytes::Bytes;
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use kerolox_bench::engine::SALT;
-use kerolox_bench::messages::{Maker, Shape};
+use kerolox_bench::messages::{MessageMaker, MessageShape};
 use kerolox_core::record::{MessageRecord, MetaChange, MetaRecord, Record};
 use kerolox_core::topic::Topic;
 use kerolox_log::{Frame, NewFrame, frame};
@@ -26,7 +26,7 @@ fn main() {
 }
 
 fn record(body: usize) -> NewFrame {
-    Maker::new(Shape::plain(body), 0).next(1, 0).into_frame()
+    MessageMaker::new(MessageShape::plain(body), 0).next(1, 0).into_frame()
 }
 
 #[divan::bench(args = BODIES)]
@@ -56,7 +56,7 @@ fn frame_decode(bencher: Bencher, body: usize) {
 
 #[divan::bench(args = BODIES)]
 fn message_encode(bencher: Bencher, body: usize) {
-    let record = Maker::new(Shape::plain(body), 0).next(1, 0).into_record();
+    let record = MessageMaker::new(MessageShape::plain(body), 0).next(1, 0).into_record();
     bencher.counter(ItemsCount::new(1u32)).bench(|| black_box(&record).encode());
 }
 
@@ -102,7 +102,7 @@ fn index(queues: u32) -> StateMachine {
 
 /// A block of messages for every queue.
 fn frames(queues: u32) -> Vec<Frame> {
-    let mut maker = Maker::new(Shape::plain(100), 0);
+    let mut maker = MessageMaker::new(MessageShape::plain(100), 0);
     let numbers = (0..BLOCK * u64::from(queues)).zip((0..queues).cycle());
     let frames = numbers.map(|(number, queue)| {
         let NewFrame { kind, body } = maker.next(1, queue).into_frame();
