@@ -24,16 +24,14 @@ mod foreign;
 mod legacy;
 mod target;
 
+use kerolox_report::logging;
 use kerolox_report::outcome::ExitStatus;
 use kerolox_report::output;
 use std::process::ExitCode;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .with_writer(std::io::stderr)
-        .init();
+    logging::init();
     let mut started = cli::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
     for note in &started.notes {
         output::print_error(note);

@@ -14,19 +14,22 @@ use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Registry, reload};
+use tracing_subscriber::{Registry, reload};
 
 /// The log filter without `RUST_LOG`. The consensus library reports every call that fails; the controller says what matters.
 const DEFAULT_FILTER: &str = "info,openraft=off";
 
 /// The filter of the process's one subscriber.
-static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+static FILTER: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
 
 /// Starts logging to standard error, filtered by `RUST_LOG`, or `info` without it. A second call does nothing.
 pub fn init_tracing() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+    let wanted = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
+    let filter: Option<Targets> = wanted.and_then(|text| text.parse().ok());
+    let filter = filter.unwrap_or_else(|| DEFAULT_FILTER.parse().expect("the default is a filter"));
     let (filter, handle) = reload::Layer::new(filter);
     let lines = tracing_subscriber::fmt::layer()
         .compact()
@@ -55,8 +58,7 @@ pub fn set_log_filter(text: &str) -> Result<(), String> {
             text.len()
         ));
     }
-    let filter =
-        EnvFilter::builder().parse(text).map_err(|error| format!("{text:?} is no filter: {error}"))?;
+    let filter: Targets = text.parse().map_err(|error| format!("{text:?} is no filter: {error}"))?;
     let handle = FILTER.get().ok_or("this process does not log by itself")?;
     handle.reload(filter).map_err(|error| error.to_string())
 }

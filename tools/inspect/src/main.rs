@@ -49,10 +49,7 @@ impl InspectCommand {
 }
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .with_writer(std::io::stderr)
-        .init();
+    kerolox_report::logging::init();
     let command = CommandLine::parse().command;
     let format = command.format();
     let result = match command {
