@@ -1,5 +1,6 @@
 //! Automatic batches: messages that wait at the same time go out in one request.
 
+use super::room::{BufferRoom, RoomShare};
 use super::{Producer, SendReceipt};
 use crate::error::{Error, Result};
 use crate::lanes::{Event, Lanes, Limits, Weight, drive};
@@ -9,8 +10,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// What a message costs besides its body: its properties, roughly.
 const OVERHEAD_BYTES: usize = 256;
@@ -31,16 +32,18 @@ pub struct Batching {
     max_bytes: usize,
     in_flight: usize,
     buffer_bytes: usize,
+    max_wait: Duration,
 }
 
 impl Default for Batching {
     fn default() -> Self {
         Self {
             linger: Duration::ZERO,
-            max_messages: 128,
+            max_messages: 512,
             max_bytes: 1 << 20,
             in_flight: 4,
             buffer_bytes: 32 << 20,
+            max_wait: Duration::from_millis(10),
         }
     }
 }
@@ -54,7 +57,7 @@ impl Batching {
         self
     }
 
-    /// Messages of a batch, 128 by default.
+    /// Messages of a batch, 512 by default.
     #[must_use]
     pub fn max_messages(mut self, messages: usize) -> Self {
         self.max_messages = messages;
@@ -76,10 +79,18 @@ impl Batching {
         self
     }
 
-    /// Bytes of messages that wait or are under way, 32 MiB by default. Who wants to send more waits.
+    /// Most bytes of messages that wait or are under way, 32 MiB by default. [`Batcher::send`] waits while there is no room.
     #[must_use]
     pub fn buffer_bytes(mut self, bytes: usize) -> Self {
         self.buffer_bytes = bytes;
+        self
+    }
+
+    /// How long messages wait for earlier ones, 10 ms by default, beside `linger`. When the servers take messages more slowly than
+    /// callers give them, [`Batcher::send`] waits, so that the buffer holds no more than leaves in this time.
+    #[must_use]
+    pub fn max_wait(mut self, wait: Duration) -> Self {
+        self.max_wait = wait;
         self
     }
 }
@@ -108,8 +119,7 @@ impl Batching {
 pub struct Batcher {
     events: mpsc::UnboundedSender<Event<Lane, Item>>,
     in_flight: usize,
-    room: Arc<Semaphore>,
-    buffer_bytes: usize,
+    room: Arc<BufferRoom>,
     outstanding: Arc<watch::Sender<usize>>,
 }
 
@@ -125,7 +135,8 @@ struct Item {
     message: Message,
     bytes: usize,
     answer: oneshot::Sender<Result<SendReceipt>>,
-    _room: OwnedSemaphorePermit,
+    given_at: Instant,
+    room: RoomShare,
     _counted: Counted,
 }
 
@@ -162,22 +173,22 @@ impl Batcher {
     /// # Errors
     /// [`Error::Invalid`] when a limit is zero.
     pub fn new(producer: Arc<Producer>, batching: Batching) -> Result<Self> {
-        let Batching { linger, max_messages, max_bytes, in_flight, buffer_bytes } = batching;
+        let Batching { linger, max_messages, max_bytes, in_flight, buffer_bytes, max_wait } = batching;
         if [max_messages, max_bytes, in_flight, buffer_bytes].contains(&0) {
             return Err(Error::invalid("the limits of batches must be larger than zero"));
         }
-        let buffer_bytes = buffer_bytes.min(u32::MAX as usize).min(Semaphore::MAX_PERMITS);
         let limits = Limits { linger, messages: max_messages, bytes: max_bytes };
         let (events, given) = mpsc::unbounded_channel();
-        let sending = move |_: Lane, batch| send(Arc::clone(&producer), batch);
+        let room = Arc::new(BufferRoom::new(buffer_bytes, linger.saturating_add(max_wait)));
+        let leaves = Arc::clone(&room);
+        let sending = move |_: Lane, batch: Vec<Item>| {
+            if let Some(first) = batch.first() {
+                leaves.batch_left(first.given_at.elapsed());
+            }
+            send(Arc::clone(&producer), batch)
+        };
         tokio::spawn(drive(Lanes::new(limits), given, sending));
-        Ok(Self {
-            events,
-            in_flight,
-            room: Arc::new(Semaphore::new(buffer_bytes)),
-            buffer_bytes,
-            outstanding: Arc::new(watch::Sender::new(0)),
-        })
+        Ok(Self { events, in_flight, room, outstanding: Arc::new(watch::Sender::new(0)) })
     }
 
     /// Gives a message to its batch as soon as there is room in the buffer; the answer comes later. Messages of one message group keep
@@ -188,11 +199,11 @@ impl Batcher {
     pub async fn send(&self, message: Message) -> Result<Pending> {
         let gone = || Error::invalid("the runtime that sends batches has ended");
         let bytes = message.body().len() + OVERHEAD_BYTES;
-        let permits = u32::try_from(bytes.min(self.buffer_bytes)).expect("the buffer is no larger");
-        let room = Arc::clone(&self.room).acquire_many_owned(permits).await.map_err(|_| gone())?;
+        let room = self.room.take(bytes).await;
         let (answer, pending) = oneshot::channel();
         let key = (message.topic().to_owned(), message.together().map(str::to_owned));
-        let item = Item { message, bytes, answer, _room: room, _counted: Counted::one(&self.outstanding) };
+        let given_at = Instant::now();
+        let item = Item { message, bytes, answer, given_at, room, _counted: Counted::one(&self.outstanding) };
         // Only one at a time keeps an order.
         let width = if key.1.is_some() { 1 } else { self.in_flight };
         self.events.send(Event::Item { key, item, width }).map_err(|_| gone())?;
@@ -231,9 +242,9 @@ impl Future for Pending {
 async fn send(producer: Arc<Producer>, batch: Vec<Item>) {
     let mut messages = Vec::with_capacity(batch.len());
     let mut waiting = Vec::with_capacity(batch.len());
-    for Item { message, answer, _room, _counted, .. } in batch {
+    for Item { message, answer, room, _counted, .. } in batch {
         messages.push(message);
-        waiting.push((answer, _room, _counted));
+        waiting.push((answer, room, _counted));
     }
     let results = producer.send_batch(messages).await;
     for ((answer, ..), result) in waiting.into_iter().zip(results) {

@@ -3,6 +3,7 @@
 pub(crate) mod batching;
 pub(crate) mod local;
 mod recall;
+mod room;
 mod send;
 pub(crate) mod transaction;
 
