@@ -199,6 +199,46 @@ setup_apache() {
   touch "$folder/complete"
 }
 
+# Drivers of tests/run.sh race: jars of a peer, and the Java programs that are compiled with them.
+setup_race_kafka() {
+  KEROLOX_RACE_KAFKA="$kerolox_cache/race-kafka"
+  export KEROLOX_RACE_KAFKA
+  setup_race_driver kafka KafkaDriver
+}
+
+# The servers are those of setup_apache.
+setup_race_rocketmq() {
+  setup_apache
+  KEROLOX_RACE_ROCKETMQ="$kerolox_cache/race-rocketmq"
+  export KEROLOX_RACE_ROCKETMQ
+  setup_race_driver rocketmq RocketMqDriver ClassicClient
+}
+
+setup_race_driver() { # PEER CLASSES
+  local maven peer="$1" folder="$kerolox_cache/race-$1" source="$kerolox_root/tests/race" key class files=()
+  shift
+  setup_maven
+  key="$(cat "$source/$peer/pom.xml" - <<<"$maven" | cksum)"
+  if [ "$(cat "$folder/jars.key" 2>/dev/null)" != "$key" ]; then
+    say "Installing what a race against $peer needs into $folder"
+    rm -rf "$folder"
+    mkdir -p "$folder"
+    mvn -B -q -Dstyle.color=never -f "$source/$peer/pom.xml" -Dmaven.repo.local="$folder/repository" \
+      dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$folder/jars" </dev/null >"$folder/log" 2>&1 \
+      || { cat "$folder/log" >&2; fail "Maven could not install what $source/$peer/pom.xml lists"; }
+    # The jars are copies.
+    rm -rf "$folder/repository"
+    echo "$key" >"$folder/jars.key"
+  fi
+  for class in Task Clock Tally Stream "$@"; do files+=("$source/java/kerolox/race/$class.java"); done
+  key="$(cat "${files[@]}" | cksum)"
+  if [ "$(cat "$folder/classes.key" 2>/dev/null)" = "$key" ]; then return 0; fi
+  rm -rf "$folder/classes"
+  javac -Xlint:all -Werror -proc:none --release 17 -d "$folder/classes" -cp "$folder/jars/*" "${files[@]}" \
+    || fail "javac could not compile the driver of $peer"
+  echo "$key" >"$folder/classes.key"
+}
+
 setup_java() {
   local maven
   setup_maven

@@ -47,6 +47,10 @@
 #                                     test fails (many minutes; not part of "everything")
 #   tests/run.sh bench [flags]        measures the storage engine against plain writes and reads (minutes; not part of
 #                                     "everything"); --quick, --only GROUPS, --json FILE, --big N, --help
+#   tests/run.sh race [--peer PEER] [--leg LEG] [--flush sync|async] [--repeats N] [--seconds S] [--json FILE]
+#                                     races Kerolox against Apache Kafka and Apache RocketMQ, leg by leg, one server at a time, with
+#                                     the best clients of each (hours; not part of "everything"); --alone runs Kerolox
+#                                     only, `race page FILE` makes the manual's page; --help
 #   tests/run.sh figures              prints start time, memory, rates, and the costs of delivery, of a million timers and lite
 #                                     topics, of slaves and of the Rust client (minutes); not part of "everything"
 #   tests/run.sh evidence             writes the evidence page of the manual from the records of all runs before
@@ -63,7 +67,7 @@ usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"; }
 suites=(unit e2e conformance sdk client cli manual crash transactions money chaos hostile powercut sim)
 if [ $# -gt 0 ]; then
   case "$1" in
-    unit | e2e | conformance | sdk | client | cli | manual | crash | transactions | money | chaos | hostile | powercut | sim | sabotage | bench | figures | evidence) suites=("$1"); shift ;;
+    unit | e2e | conformance | sdk | client | cli | manual | crash | transactions | money | chaos | hostile | powercut | sim | sabotage | bench | race | figures | evidence) suites=("$1"); shift ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;
   esac
@@ -395,6 +399,20 @@ bench_suite() {
     "$(count '^bench: .* met, \([0-9]*\) missed$')" "$code" $((SECONDS - start))
 }
 
+# Only the peers that are asked for are installed.
+race_suite() {
+  local code=0 start=$SECONDS
+  case " $* " in
+    *" --alone "* | *" page "* | *" --help "* | *" -h "*) ;;
+    *" --peer kafka "* | *" --peer=kafka "*) setup_race_kafka ;;
+    *" --peer rocketmq "* | *" --peer=rocketmq "*) setup_race_rocketmq ;;
+    *) setup_race_kafka; setup_race_rocketmq ;;
+  esac
+  run env KEROLOX_RACE_JSON="$kerolox_cache/race.json" "$CARGO_TARGET_DIR/release/race" "$@" || code=$?
+  finish race "$(count '^race: .*: \([0-9]*\) passed.*')" \
+    "$(count '^race: .*, \([0-9]*\) failed$')" "$code" $((SECONDS - start))
+}
+
 figures_suite() {
   local code=0 start=$SECONDS
   setup_python
@@ -419,6 +437,7 @@ case "${suites[*]}" in
     ;;
   sim) packages=(-p kerolox-sim -p kerolox-xtask) ;;
   bench) packages=(-p kerolox-bench -p kerolox-xtask) ;;
+  race) packages=(-p kerolox-broker -p kerolox-race -p kerolox-xtask) ;;
   sabotage) packages=(-p kerolox-xtask) ;;
   evidence) packages=() ;;
   *) packages=(--workspace) ;;
