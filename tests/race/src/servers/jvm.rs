@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use kerolox_harness::keep_log;
 
 /// How long a server may take until it serves.
-const START_LIMIT: Duration = Duration::from_secs(120);
+const START_LIMIT: Duration = Duration::from_secs(300);
 /// Lines of a log that an error shows.
 const TAIL_LINES: usize = 30;
 
