@@ -36,7 +36,7 @@ pub(crate) struct Lane {
 enum DriverName {
     Rust,
     Kafka,
-    /// The same program for both systems that speak the protocol.
+    /// One program for both systems that speak the protocol.
     RocketMq,
 }
 

@@ -1,4 +1,4 @@
-//! Legs of the race: what the clients do, the same for all systems.
+//! Legs of the race: what the clients do, alike for all systems.
 
 use std::fmt;
 

@@ -20,8 +20,8 @@ fn write(page: &mut String, report: &RaceReport) -> fmt::Result {
         page,
         "`tests/run.sh race` runs the same legs on Kerolox and on other systems, one server at a time, with the client on the \
          same machine. Each turn has a new server with an empty folder, {} s of warm-up and {} s on the clock; a leg has {} \
-         turns for each lane, which take turns at being first. What was acknowledged is compared with what is stored or \
-         consumed afterwards; a turn with a failed call or a missing message has no figures.\n",
+         turns for each lane, which take turns at being first. Acknowledged messages are compared with stored or \
+         consumed ones afterwards; a turn with a failed call or a missing message has no figures.\n",
         report.warmup, report.seconds, report.repeats
     )?;
     writeln!(page, "Ratios hold for machines like this one; absolute figures do not travel.\n")?;

@@ -1,4 +1,4 @@
-//! The race: which turns there are, and what is said about them.
+//! The race: its turns, and the lines about them.
 
 use std::time::Instant;
 

@@ -102,7 +102,7 @@ impl DriverResult {
     /// Refuses a result that is no rate of messages that were kept, where so many are there.
     ///
     /// # Errors
-    /// When nothing was done in the window, or what was acknowledged is not what is there.
+    /// When nothing was done in the window, or acknowledged messages are missing.
     pub(crate) fn verify(&self, there: u64) -> Result<()> {
         ensure!(self.messages > 0, "not one message in {} s", self.seconds);
         ensure!(

@@ -1,4 +1,4 @@
-//! The window on the clock, and what is counted in it.
+//! The window on the clock, and the counts of it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};

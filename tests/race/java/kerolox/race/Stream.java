@@ -33,7 +33,7 @@ final class Stream {
         }
     }
 
-    /** Sends through warm-up and window, waits for what is under way, and finishes. */
+    /** Sends through warm-up and window, waits for calls under way, and finishes. */
     void run(Task task, Sender sender) throws Exception {
         AtomicLong acknowledged = new AtomicLong();
         clock.run(task, java.util.List.of(tally -> {
