@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use clap::ValueEnum as _;
-use kerolox_bench::machine::Machine;
+use kerolox_bench::machine::MachineFacts;
 
 use crate::Arguments;
 use crate::lane::{Lane, PeerName, RUST};
@@ -21,7 +21,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     ensure!(arguments.seconds > 0.0 && arguments.repeats > 0, "a race needs time on the clock and a repeat");
     let begun = Instant::now();
     let dir = arguments.dir.clone().unwrap_or_else(std::env::temp_dir);
-    let machine = Machine::look(&dir).describe();
+    let machine = MachineFacts::look(&dir).describe();
     println!("{machine}");
     let lanes = lanes(arguments);
     let Arguments { seconds, warmup, repeats, backlog, .. } = *arguments;
