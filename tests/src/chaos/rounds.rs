@@ -12,10 +12,11 @@ use super::cluster::{ChaosCluster, brokers, nameservers};
 use super::faults::Running;
 use super::official::Official;
 use super::plan::{Fault, Plan, Planned};
+use super::polls::PollNotes;
 use super::{
     BROKERS, NAMESERVERS, ORDERED_GROUP, ORDERED_TOPIC, Options, READERS_GROUP, Report, TOPIC, TX_TOPIC,
 };
-use super::{logs, pauses, queues, verify};
+use super::{logs, missing, pauses, queues, verify};
 
 /// How long clients are at work in a round before everything is mended.
 const ROUND: Duration = Duration::from_secs(12);
@@ -45,6 +46,7 @@ struct Run {
     client: Client,
     ledger: MessageLedger,
     clients: Clients,
+    polls: PollNotes,
     report: Report,
     /// Messages of the official SDK that were acknowledged before this round, if it takes part.
     official: Option<usize>,
@@ -63,7 +65,9 @@ pub async fn run(options: &Options) -> Result<Report> {
     cluster.wait_until_whole(2 * WHOLE_LIMIT).await.context("at the start")?;
     cluster.copy_nameservers()?;
     let whole = cluster.wait_until_whole(2 * WHOLE_LIMIT).await.context("at the start")?;
-    let client = Client::builder(cluster.servers.access_points()).request_timeout(PATIENCE).build()?;
+    let polls = PollNotes::default();
+    let client = Client::builder(cluster.servers.access_points()).request_timeout(PATIENCE);
+    let client = client.observer(polls.clone()).build()?;
     create_topics(&mut cluster, &client).await?;
     let ledger = MessageLedger::default();
     let official = match &options.python {
@@ -78,6 +82,7 @@ pub async fn run(options: &Options) -> Result<Report> {
         clients: Clients::start(&client, &ledger, official).await?,
         client,
         ledger,
+        polls,
         report: Report::default(),
         hits: Vec::new(),
     };
@@ -112,12 +117,14 @@ impl Run {
         let whole = mended.elapsed();
         self.progress().await?;
         let silence = self.clients.silence().await;
-        self.drain().await;
+        self.polls.clear();
+        let drained = self.drain().await;
         self.check().await?;
         drop(silence);
         println!(
-            "round {number}: whole {} ms after it was mended, epoch {}, {} acknowledged, {} lost",
+            "round {number}: whole {} ms after it was mended, drained in {} ms, epoch {}, {} acknowledged, {} lost",
             whole.as_millis(),
+            drained.as_millis(),
             state.epoch,
             self.report.acknowledged,
             self.report.lost
@@ -213,8 +220,9 @@ impl Run {
         Ok(())
     }
 
-    /// Waits until consumers have everything that is owed and nothing more comes, or for as long as they may take.
-    async fn drain(&self) {
+    /// Waits until consumers have everything that is owed and nothing more comes, or for as long as they may take. Returns how long
+    /// it took.
+    async fn drain(&self) -> Duration {
         let started = Instant::now();
         let (mut seen, mut since) = (self.ledger.receptions(), Instant::now());
         while started.elapsed() < DRAIN_LIMIT {
@@ -225,9 +233,10 @@ impl Run {
             }
             let has_all = |(consumer, topic): &(&str, &str)| self.ledger.missing(consumer, topic).is_empty();
             if since.elapsed() > SILENCE && verify::READINGS.iter().all(has_all) {
-                return;
+                break;
             }
         }
+        started.elapsed()
     }
 
     async fn check(&mut self) -> Result<()> {
@@ -235,6 +244,10 @@ impl Run {
         let topics = [TOPIC, ORDERED_TOPIC, TX_TOPIC];
         let mut history = self.ledger.history();
         (history.standing, history.ends) = queues::read(&self.client, &master, &topics).await?;
+        match missing::explain(&self.client, &master, &history, &self.polls).await {
+            Ok(explained) => print!("{explained}"),
+            Err(error) => println!("the missing messages cannot be explained: {error:#}"),
+        }
         let mut checks = verify::check(&history);
         let folders: Vec<_> = brokers().map(|node| self.cluster.server_of(node).log_folder()).collect();
         let compared = logs::compare(&folders).await.map_err(|error| format!("{error:#}"));
