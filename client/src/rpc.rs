@@ -91,11 +91,16 @@ impl Link {
         self.channels.len()
     }
 
-    /// Notes how a call went: after a transport failure the next address is tried and other brokers are preferred.
+    /// Notes how a call went: after a transport failure the next address is tried and other brokers are preferred, until one
+    /// succeeds.
     pub(crate) fn note<T>(&self, result: &Result<T>) {
-        if result.as_ref().is_err_and(Error::is_transport) {
-            self.healthy.store(false, Ordering::Relaxed);
-            self.current.fetch_add(1, Ordering::Relaxed);
+        match result {
+            Ok(_) => self.mark_healthy(),
+            Err(error) if error.is_transport() => {
+                self.healthy.store(false, Ordering::Relaxed);
+                self.current.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(_) => {}
         }
     }
 
@@ -381,8 +386,10 @@ mod tests {
         assert_eq!((link.current().0.host(), link.is_healthy()), ("h1", true));
         link.note::<()>(&Err(Error::Unreachable { endpoint: "h1:1".into(), reason: "refused".into() }));
         assert_eq!((link.current().0.host(), link.is_healthy()), ("h2", false));
-        link.mark_healthy();
-        assert!(link.is_healthy());
+        link.note(&Err::<(), _>(Error::invalid("not the server's fault")));
+        assert!(!link.is_healthy(), "a refusal says nothing");
+        link.note(&Ok(()));
+        assert!(link.is_healthy(), "it answers, also at addresses that no route names any more");
         assert!(Arc::ptr_eq(&link, &caller.pool.link(&caller.access_points)), "one link per server");
     }
 

@@ -4,7 +4,7 @@ mod support;
 
 use std::sync::Arc;
 
-use kerolox_log::fs::{DiskFault, FaultTimes, Folder, MemFolder, Piece};
+use kerolox_log::fs::{DiskFault, FaultTimes, Folder, MemFolder, UnsyncedPiece};
 use kerolox_log::{FrameSalt, Log, LogError, LogOptions, NewFrame};
 use support::{Content, SMALL, append, flip, frames, name, open, open_with, record, segments};
 
@@ -103,7 +103,7 @@ fn only_the_newest_cuts_are_kept() {
         log.sync().expect("synced");
         log.append(&[NewFrame { kind: 1, body: vec![7; 700].into() }], 1, 5).expect("appended");
         drop(log);
-        folder.crash_with(|piece| matches!(piece, Piece::Write { offset, .. } if offset % 512 != 0));
+        folder.crash_with(|piece| matches!(piece, UnsyncedPiece::Write { offset, .. } if offset % 512 != 0));
     }
     open_with(&folder, LAZY);
     let cuts = folder.list().expect("listed").into_iter().filter(|name| name.starts_with("cut-")).count();

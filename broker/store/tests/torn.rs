@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kerolox_core::record::{EpochRecord, MessageHeader, MessageRecord, Record};
-use kerolox_log::fs::{MemFolder, Piece};
+use kerolox_log::fs::{MemFolder, UnsyncedPiece};
 use kerolox_log::{FrameSalt, LogOptions};
 use kerolox_store::kv::MemKv;
 use kerolox_store::{Store, StoreOptions};
@@ -46,7 +46,7 @@ fn intact_records_behind_a_torn_one_are_given_up() {
     drop(parked);
     let torn = usize::try_from(synced).expect("small") + 1_000;
     folder.crash_with(
-        |piece| !matches!(piece, Piece::Write { offset, len, .. } if (*offset..offset + len).contains(&torn)),
+        |piece| !matches!(piece, UnsyncedPiece::Write { offset, len, .. } if (*offset..offset + len).contains(&torn)),
     );
     drop(store);
 

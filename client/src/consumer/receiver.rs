@@ -5,9 +5,7 @@ use crate::client::Client;
 use crate::delivery::Delivery;
 use crate::error::{Error, Result};
 use crate::filter::FilterExpression;
-use crate::member::{
-    AbortOnDrop, LOST_REFRESH, LOST_REFRESHES, Member, Profile, ROUTE_REFRESH, has_lost_broker,
-};
+use crate::member::{AbortOnDrop, LOST_REFRESH, LOST_REFRESHES, Member, Profile, ROUTE_REFRESH};
 use crate::observer::{Noted, Operation};
 use crate::retry::RetryPolicy;
 use crate::route::Queue;
@@ -85,26 +83,42 @@ pub(crate) struct Receiver {
 struct Assignment {
     queues: Arc<Vec<(String, Queue)>>,
     read_at: Instant,
-    /// How often it is read again soon, because it has lost brokers.
+    /// How often it is read again soon, because it may be the picture of a change.
     looks: u32,
 }
 
 impl Assignment {
+    fn new(queues: Vec<(String, Queue)>, before: Option<&Self>) -> Self {
+        let has_lost = before.is_some_and(|before| has_lost(&before.queues, &queues));
+        let looks = match before {
+            _ if has_lost || is_torn(&queues) => LOST_REFRESHES,
+            before => before.map_or(0, |before| before.looks.saturating_sub(1)),
+        };
+        Self { queues: Arc::new(queues), read_at: Instant::now(), looks }
+    }
+
+    /// It could not be read again: it stays, and is read again soon.
+    fn kept(self) -> Self {
+        Self { read_at: Instant::now(), looks: self.looks.max(1), ..self }
+    }
+
     fn is_fresh(&self) -> bool {
         self.read_at.elapsed() < if self.looks > 0 { LOST_REFRESH } else { ROUTE_REFRESH }
     }
+}
 
-    /// How often the assignment that follows this one is read again soon.
-    fn looks_after(&self, queues: &[(String, Queue)]) -> u32 {
-        let only_queues = |queues: &[(String, Queue)]| -> Vec<Queue> {
-            queues.iter().map(|(_, queue)| queue.clone()).collect()
-        };
-        if has_lost_broker(&only_queues(&self.queues), &only_queues(queues)) {
-            LOST_REFRESHES
-        } else {
-            self.looks.saturating_sub(1)
-        }
-    }
+/// Whether a topic has lost a broker: a nameserver that just restarted knows few.
+fn has_lost(old: &[(String, Queue)], new: &[(String, Queue)]) -> bool {
+    let is_there = |topic: &str, queue: &Queue| {
+        new.iter().any(|(of, other)| of == topic && other.broker == queue.broker)
+    };
+    old.iter().any(|(topic, queue)| !is_there(topic, queue))
+}
+
+/// Whether a broker has other addresses for one topic than for another: it changed between two questions.
+fn is_torn(queues: &[(String, Queue)]) -> bool {
+    let differs = |one: &Queue, other: &Queue| one.broker == other.broker && one.endpoints != other.endpoints;
+    queues.iter().any(|(_, one)| queues.iter().any(|(_, other)| differs(one, other)))
 }
 
 impl Receiver {
@@ -171,20 +185,17 @@ impl Receiver {
         {
             return Ok(Arc::clone(&assignment.queues));
         }
-        match (self.query_assignment().await, known) {
-            (Ok(queues), known) => {
-                let looks = known.map_or(0, |known| known.looks_after(&queues));
-                let queues = Arc::new(queues);
-                let assignment = Assignment { queues: Arc::clone(&queues), read_at: Instant::now(), looks };
-                *self.assignment.lock().unwrap_or_else(PoisonError::into_inner) = Some(assignment);
-                Ok(queues)
-            }
+        let assignment = match (self.query_assignment().await, known) {
+            (Ok(queues), known) => Assignment::new(queues, known.as_ref()),
             (Err(error), Some(known)) => {
                 tracing::debug!(%error, "keeping the old assignment");
-                Ok(known.queues)
+                known.kept()
             }
-            (Err(error), None) => Err(error),
-        }
+            (Err(error), None) => return Err(error),
+        };
+        let queues = Arc::clone(&assignment.queues);
+        *self.assignment.lock().unwrap_or_else(PoisonError::into_inner) = Some(assignment);
+        Ok(queues)
     }
 
     async fn query_assignment(&self) -> Result<Vec<(String, Queue)>> {
@@ -348,4 +359,37 @@ fn check_client_id(id: String) -> Result<String> {
 pub(crate) fn wire_duration(duration: Duration) -> Result<prost_types::Duration> {
     prost_types::Duration::try_from(duration)
         .map_err(|_| Error::invalid(format!("a duration of {duration:?} is too long; stay below 12 hours")))
+}
+
+#[cfg(test)]
+pub(super) fn queue_at(broker: &str, address: &str) -> Queue {
+    let addresses = crate::address::parse_addresses(address).unwrap();
+    let endpoints = Some(crate::address::Endpoints::new(addresses).unwrap().to_wire());
+    let broker = v2::Broker { name: broker.to_owned(), id: 0, endpoints };
+    Queue::from_wire(v2::MessageQueue { broker: Some(broker), id: -1, ..Default::default() }).unwrap()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queues(sources: &[(&str, &str, &str)]) -> Vec<(String, Queue)> {
+        sources.iter().map(|(topic, broker, at)| ((*topic).to_owned(), queue_at(broker, at))).collect()
+    }
+
+    #[test]
+    fn the_picture_of_a_change_is_read_again_soon() {
+        let whole = || queues(&[("t", "a", "m:1,s:1"), ("u", "a", "m:1,s:1"), ("t", "b", "b:1")]);
+        let first = Assignment::new(whole(), None);
+        assert_eq!(first.looks, 0);
+        let torn = queues(&[("t", "a", "s:1"), ("u", "a", "m:1,s:1"), ("t", "b", "b:1")]);
+        assert_eq!(Assignment::new(torn.clone(), None).looks, LOST_REFRESHES, "a broker at two addresses");
+        assert_eq!(Assignment::new(torn, Some(&first)).looks, LOST_REFRESHES);
+        let without = queues(&[("u", "a", "m:1,s:1"), ("t", "b", "b:1")]);
+        let lost = Assignment::new(without, Some(&first));
+        assert_eq!(lost.looks, LOST_REFRESHES, "a topic lost a broker that another one has");
+        assert_eq!(Assignment::new(whole(), Some(&lost)).looks, LOST_REFRESHES - 1, "for a while");
+        assert_eq!(Assignment::new(whole(), Some(&first)).looks, 0);
+        assert_eq!(first.kept().looks, 1, "it could not be read");
+    }
 }

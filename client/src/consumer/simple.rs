@@ -169,18 +169,26 @@ impl SimpleConsumer {
         self.receiver.member.say_goodbye().await;
     }
 
-    /// Healthy brokers' queues take turns; the others only when there is nothing else.
+    /// The queue whose turn it is.
     fn next_queue<'a>(&self, assigned: &'a [(String, Queue)]) -> Option<&'a (String, Queue)> {
         let pool = &self.receiver.member.caller.pool;
-        let healthy: Vec<_> =
-            assigned.iter().filter(|(_, queue)| pool.link(&queue.endpoints).is_healthy()).collect();
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        match healthy.len() {
-            0 if assigned.is_empty() => None,
-            0 => Some(&assigned[turn % assigned.len()]),
-            count => Some(healthy[turn % count]),
-        }
+        let is_healthy = |queue: &Queue| pool.link(&queue.endpoints).is_healthy();
+        queue_in_turn(assigned, self.turn.fetch_add(1, Ordering::Relaxed), is_healthy)
     }
+}
+
+/// The queues take turns, those of healthy brokers only; but no topic is left out: a broker counts as unhealthy at the addresses
+/// that one topic was assigned with, while another topic already has its new ones.
+fn queue_in_turn(
+    assigned: &[(String, Queue)],
+    turn: usize,
+    is_healthy: impl Fn(&Queue) -> bool,
+) -> Option<&(String, Queue)> {
+    let healthy: Vec<bool> = assigned.iter().map(|(_, queue)| is_healthy(queue)).collect();
+    let has_healthy = |topic: &str| assigned.iter().zip(&healthy).any(|((of, _), well)| *well && of == topic);
+    let wanted = assigned.iter().zip(&healthy).filter(|((topic, _), well)| **well || !has_healthy(topic));
+    let wanted: Vec<&(String, Queue)> = wanted.map(|(source, _)| source).collect();
+    (!wanted.is_empty()).then(|| wanted[turn % wanted.len()])
 }
 
 impl fmt::Debug for SimpleConsumer {
@@ -189,5 +197,34 @@ impl fmt::Debug for SimpleConsumer {
             .field("group", &self.receiver.group)
             .field("client_id", &self.client_id())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consumer::receiver::queue_at;
+
+    #[test]
+    fn healthy_brokers_are_asked_in_turn_and_no_topic_is_left_out() {
+        let assigned = [
+            ("orders", "a", "old:1"),
+            ("orders", "b", "b:1"),
+            ("payments", "a", "new:1"),
+            ("refunds", "a", "old:1"),
+        ]
+        .map(|(topic, broker, address)| (topic.to_owned(), queue_at(broker, address)));
+        let asked = |well: &[&str]| -> Vec<(String, String)> {
+            let is_healthy = |queue: &Queue| well.contains(&queue.endpoints.to_string().as_str());
+            let picks = (0..4).map(|turn| queue_in_turn(&assigned, turn, is_healthy).unwrap());
+            picks.map(|(topic, queue)| (topic.clone(), queue.endpoints.to_string())).collect()
+        };
+        let named = |picks: [(&str, &str); 4]| picks.map(|(topic, at)| (topic.to_owned(), at.to_owned()));
+        let all = [("orders", "old:1"), ("orders", "b:1"), ("payments", "new:1"), ("refunds", "old:1")];
+        assert_eq!(asked(&["old:1", "b:1", "new:1"]), named(all));
+        assert_eq!(asked(&[]), named(all), "there is nothing better");
+        let some = [("orders", "b:1"), ("payments", "new:1"), ("refunds", "old:1"), ("orders", "b:1")];
+        assert_eq!(asked(&["b:1", "new:1"]), named(some));
+        assert!(queue_in_turn(&[], 3, |_| true).is_none());
     }
 }

@@ -17,7 +17,7 @@ struct Arguments {
     /// Seed of the faults; without it a new one, which is printed.
     #[arg(long)]
     seed: Option<u64>,
-    /// Only faults whose name contains this, such as "nameserver"; the figures name them.
+    /// Only faults whose name contains one of these, such as "nameserver,kill all"; the figures name them.
     #[arg(long, default_value = "")]
     only: String,
     /// Folder for the logs of the servers, which stay there; by default a temporary one.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use futures_util::future::join_all;
 use kerolox_client::{Client, FilterExpression, Message, Producer, RetryPolicy, SimpleConsumer};
 use kerolox_harness::MessageLedger;
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
@@ -194,13 +195,10 @@ async fn receive(group: &'static str, consumer: SimpleConsumer, ledger: MessageL
                     }
                     ledger.note_received(group, &label);
                 }
-                for delivery in &deliveries {
-                    // What could not be acknowledged comes again, and so does the rest: the broker is away.
-                    if let Err(error) = consumer.ack(delivery).await {
-                        ledger.note_error(error);
-                        break;
-                    }
-                }
+                // Together: one after the other, each waits for the disk, and consumers fall far behind the senders.
+                let acks = join_all(deliveries.iter().map(|delivery| consumer.ack(delivery))).await;
+                // What could not be acknowledged comes again.
+                acks.into_iter().filter_map(Result::err).for_each(|error| ledger.note_error(error));
             }
             Err(error) => {
                 ledger.note_error(error);

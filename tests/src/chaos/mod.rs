@@ -12,9 +12,11 @@ mod cluster;
 mod faults;
 mod label;
 mod logs;
+mod missing;
 mod official;
 mod pauses;
 mod plan;
+mod polls;
 mod queues;
 mod rounds;
 mod verify;
@@ -47,7 +49,7 @@ pub struct ChaosOptions {
     pub rounds: u32,
     /// Repeats the plan of faults of a run; what they meet depends on the machine.
     pub seed: u64,
-    /// Only faults whose words contain this happen; all with nothing.
+    /// Only faults whose words contain one of these, between commas, happen; all with nothing.
     pub only: String,
     /// Folder for the data and the logs of the servers.
     pub folder: PathBuf,

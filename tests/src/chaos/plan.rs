@@ -185,12 +185,13 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// A plan of those kinds of faults whose words contain `only`: of all by default, with nothing.
+    /// A plan of those kinds of faults whose words contain a part of `only`, between commas: of all by default, with nothing.
     ///
     /// # Errors
     /// When there is none.
     pub(super) fn new(seed: u64, only: &str) -> Result<Self> {
-        let kinds: Vec<Fault> = Fault::ALL.into_iter().filter(|kind| kind.words().contains(only)).collect();
+        let is_wanted = |kind: &Fault| only.split(',').any(|part| kind.words().contains(part.trim()));
+        let kinds: Vec<Fault> = Fault::ALL.into_iter().filter(is_wanted).collect();
         let words = || Fault::ALL.map(Fault::words).join(", ");
         ensure!(!kinds.is_empty(), "no fault is called {only:?}: there are {}", words());
         Ok(Self { random: SeededRandom::new(seed), kinds, left: Vec::new() })
@@ -242,6 +243,9 @@ mod tests {
     fn a_plan_can_be_of_some_kinds_only() {
         let mut plan = Plan::new(1, "wipe").unwrap();
         assert!((0..3).flat_map(|_| plan.round()).all(|planned| planned.fault == Fault::WipeSlave));
+        let mut two: Vec<Fault> = Plan::new(1, "wipe, lose slave").unwrap().kinds;
+        two.sort_unstable();
+        assert_eq!(two, [Fault::WipeSlave, Fault::LoseSegment]);
         assert!(Plan::new(1, "earthquake").is_err());
     }
 

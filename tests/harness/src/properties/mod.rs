@@ -19,14 +19,13 @@ pub type PropertyOutcome = Result<String, String>;
 /// With messages that are missing.
 pub fn nothing_lost(history: &MessageHistory, readings: &[(&'static str, &str)]) -> PropertyOutcome {
     let mut owed = 0;
+    let mut wrong = Vec::new();
     for (consumer, topic) in readings {
-        none_of(
-            &history.missing(consumer, topic),
-            &format!("acknowledged and never received by {consumer}"),
-        )?;
+        let what = format!("of {topic} acknowledged and never received by {consumer}");
+        wrong.extend(none_of(&history.missing(consumer, topic), &what).err());
         owed += history.sent.values().filter(|sent| sent.topic == *topic && sent.is_owed()).count();
     }
-    Ok(format!("{owed} messages"))
+    if wrong.is_empty() { Ok(format!("{owed} messages")) } else { Err(wrong.join("; ")) }
 }
 
 /// Every message that consumers must get stands in a queue.
