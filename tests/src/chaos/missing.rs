@@ -17,7 +17,7 @@ use super::verify::READINGS;
 /// Messages of each reading that the broker is asked about.
 const SHOWN: usize = 6;
 
-/// What is known of the messages that are missing; empty without any. `history` has what stands in the queues.
+/// Facts about the messages that are missing; empty without any. `history` lists the contents of the queues.
 pub(super) async fn explain(
     client: &Client,
     master: &Address,
