@@ -158,13 +158,13 @@ unit_suite() {
     "$(count '^test result: .* \([0-9]*\) failed;.*')" "$code" $((SECONDS - start))
 }
 
-# The threads mostly wait, so there are as many as there are tests at the same time. Rust's test harness tells how long each
+# The tests mostly wait, so many run at a time, and not so many that they stand in each other's way. Rust's test harness tells how long each
 # test takes if it believes to be a nightly one; as the runner's variable, that leaves the build alone.
 e2e_suite() {
   local code=0 start=$SECONDS triple runner
   triple="$(rustc -vV | sed -n 's/^host: //p')"
   runner="CARGO_TARGET_$(tr a-z- A-Z_ <<<"$triple")_RUNNER"
-  run env RUST_TEST_THREADS="${RUST_TEST_THREADS:-32}" "$runner=env RUSTC_BOOTSTRAP=1" \
+  run env RUST_TEST_THREADS="${RUST_TEST_THREADS:-20}" "$runner=env RUSTC_BOOTSTRAP=1" \
     cargo test --release --locked --workspace --test e2e -- -Z unstable-options --report-time "$@" || code=$?
   echo "slowest: $(sed -n 's/^test \(.*\) \.\.\. [a-zA-Z]* <\([0-9.]*\)s>$/\2 s \1/p' "$output/last" \
     | sort -rn | head -5 | paste -sd, | sed 's/,/, /g')"
