@@ -58,9 +58,23 @@ pub fn set_log_filter(text: &str) -> Result<(), String> {
             text.len()
         ));
     }
-    let filter: Targets = text.parse().map_err(|error| format!("{text:?} is no filter: {error}"))?;
+    let filter = parse_filter(text)?;
     let handle = FILTER.get().ok_or("this process does not log by itself")?;
     handle.reload(filter).map_err(|error| error.to_string())
+}
+
+/// Reads levels by module. The library takes any text for the name of a module.
+fn parse_filter(text: &str) -> Result<Targets, String> {
+    let is_in_names = |c: char| c.is_ascii_alphanumeric() || "_:-".contains(c);
+    for directive in text.split(',') {
+        let module = directive.split('=').next().unwrap_or(directive);
+        if !module.chars().all(is_in_names) {
+            return Err(format!(
+                "{text:?} is no filter: {module:?} is no module; write levels by module, as in info,kerolox_broker=debug"
+            ));
+        }
+    }
+    text.parse().map_err(|error| format!("{text:?} is no filter: {error}"))
 }
 
 /// Whatever this process makes from now on is for its user only: data of a broker holds what was sent, and keys.
