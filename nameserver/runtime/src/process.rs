@@ -231,4 +231,14 @@ mod tests {
         second.requested().await;
         assert!(whole.of_part().is_requested());
     }
+
+    #[test]
+    fn filters_are_levels_by_module() {
+        for good in ["info", "info,kerolox_broker=debug", DEFAULT_FILTER, "kerolox_log::segment=trace"] {
+            assert!(parse_filter(good).is_ok(), "{good}");
+        }
+        for bad in ["a b c[", "info,kerolox broker=debug", "kerolox_broker=loud", "info;debug"] {
+            assert!(parse_filter(bad).is_err(), "{bad}");
+        }
+    }
 }
