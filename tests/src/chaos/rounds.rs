@@ -26,7 +26,7 @@ const WHOLE_LIMIT: Duration = Duration::from_secs(20);
 /// Messages that must be acknowledged after that, and how long it may take.
 const PROGRESS: usize = 50;
 const PROGRESS_LIMIT: Duration = Duration::from_secs(20);
-/// How long consumers may go without a message while some are owed: longer than one that an unheard answer took with it stays
+/// How long consumers may go without one of the messages that are owed to them: longer than one that an unheard answer took with it stays
 /// invisible. There is no limit to all of it: fast senders leave thousands of messages behind, and slow disks take long for them.
 const STALL_LIMIT: Duration = Duration::from_secs(30);
 /// Nothing more comes when nothing came for so long.
@@ -231,12 +231,20 @@ impl Run {
             verify::READINGS.iter().map(missing).sum()
         };
         let owed_first = owed();
-        let (mut seen, mut since) = (self.ledger.receptions(), Instant::now());
-        while since.elapsed() < SILENCE || (owed() > 0 && since.elapsed() < STALL_LIMIT) {
+        let (mut seen, mut silent_since) = (self.ledger.receptions(), started);
+        // A message that comes again and again is no progress.
+        let (mut left, mut stalled_since) = (owed_first, started);
+        while silent_since.elapsed() < SILENCE || left > 0 {
+            if left > 0 && stalled_since.elapsed() > STALL_LIMIT {
+                break;
+            }
             tokio::time::sleep(LOOK_PAUSE).await;
-            let receptions = self.ledger.receptions();
+            let (receptions, now_left) = (self.ledger.receptions(), owed());
             if receptions != seen {
-                (seen, since) = (receptions, Instant::now());
+                (seen, silent_since) = (receptions, Instant::now());
+            }
+            if now_left != left {
+                (left, stalled_since) = (now_left, Instant::now());
             }
         }
         (owed_first, started.elapsed())
