@@ -28,7 +28,7 @@ static FILTER: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
 /// Starts logging to standard error, filtered by `RUST_LOG`, or `info` without it. A second call does nothing.
 pub fn init_tracing() {
     let wanted = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
-    let filter: Option<Targets> = wanted.and_then(|text| text.parse().ok());
+    let filter: Option<Targets> = wanted.and_then(|text| parse_filter(&text).ok());
     let filter = filter.unwrap_or_else(|| DEFAULT_FILTER.parse().expect("the default is a filter"));
     let (filter, handle) = reload::Layer::new(filter);
     let lines = tracing_subscriber::fmt::layer()
