@@ -187,7 +187,7 @@ impl Member {
         let mut has_lost = false;
         for (topic, old) in known {
             match self.load_route(&topic).await {
-                Ok(new) => has_lost |= has_lost_broker(old.queues(), new.queues()),
+                Ok(new) => has_lost |= has_lost_broker(brokers(old.queues()), brokers(new.queues())),
                 Err(error) => tracing::debug!(topic, %error, "keeping the old route"),
             }
         }
@@ -308,9 +308,16 @@ async fn supervise(member: Arc<Member>) {
     }
 }
 
-/// Whether a broker of `old` has no queue in `new`.
-pub(crate) fn has_lost_broker(old: &[Queue], new: &[Queue]) -> bool {
-    old.iter().any(|queue| new.iter().all(|other| other.broker != queue.broker))
+fn brokers(queues: &[Queue]) -> impl Iterator<Item = &str> + Clone {
+    queues.iter().map(|queue| queue.broker.as_ref())
+}
+
+/// Whether a broker of `old` has no queue in `new`; for one topic, or for pairs of a topic and a broker.
+pub(crate) fn has_lost_broker<B: PartialEq>(
+    old: impl IntoIterator<Item = B>,
+    new: impl IntoIterator<Item = B> + Clone,
+) -> bool {
+    old.into_iter().any(|broker| new.clone().into_iter().all(|other| other != broker))
 }
 
 fn user_agent(caller: &Caller) -> v2::Ua {

@@ -5,7 +5,9 @@ use crate::client::Client;
 use crate::delivery::Delivery;
 use crate::error::{Error, Result};
 use crate::filter::FilterExpression;
-use crate::member::{AbortOnDrop, LOST_REFRESH, LOST_REFRESHES, Member, Profile, ROUTE_REFRESH};
+use crate::member::{
+    AbortOnDrop, LOST_REFRESH, LOST_REFRESHES, Member, Profile, ROUTE_REFRESH, has_lost_broker,
+};
 use crate::observer::{Noted, Operation};
 use crate::retry::RetryPolicy;
 use crate::route::Queue;
@@ -89,7 +91,12 @@ struct Assignment {
 
 impl Assignment {
     fn new(queues: Vec<(String, Queue)>, before: Option<&Self>) -> Self {
-        let has_lost = before.is_some_and(|before| has_lost(&before.queues, &queues));
+        // Each topic for itself: another one may still have the broker.
+        let brokers = |queues: &[(String, Queue)]| -> Vec<(String, String)> {
+            queues.iter().map(|(topic, queue)| (topic.clone(), queue.broker.to_string())).collect()
+        };
+        let has_lost =
+            before.is_some_and(|before| has_lost_broker(brokers(&before.queues), brokers(&queues)));
         let looks = match before {
             _ if has_lost || is_torn(&queues) => LOST_REFRESHES,
             before => before.map_or(0, |before| before.looks.saturating_sub(1)),
@@ -105,14 +112,6 @@ impl Assignment {
     fn is_fresh(&self) -> bool {
         self.read_at.elapsed() < if self.looks > 0 { LOST_REFRESH } else { ROUTE_REFRESH }
     }
-}
-
-/// Whether a topic has lost a broker: a nameserver that just restarted knows few.
-fn has_lost(old: &[(String, Queue)], new: &[(String, Queue)]) -> bool {
-    let is_there = |topic: &str, queue: &Queue| {
-        new.iter().any(|(of, other)| of == topic && other.broker == queue.broker)
-    };
-    old.iter().any(|(topic, queue)| !is_there(topic, queue))
 }
 
 /// Whether a broker has other addresses for one topic than for another: it changed between two questions.
