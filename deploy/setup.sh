@@ -180,6 +180,17 @@ setup_maven() {
   [ "${version%%.*}" -ge 17 ] 2>/dev/null || fail "Maven runs with Java ${version:-unknown}: install a JDK 17 or newer"
 }
 
+# Puts the jars that a project lists, and those that these need, into FOLDER/jars.
+copy_jars() { # POM FOLDER
+  rm -rf "$2"
+  mkdir -p "$2"
+  mvn -B -q -Dstyle.color=never -f "$1" -Dmaven.repo.local="$2/repository" \
+    dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$2/jars" </dev/null >"$2/log" 2>&1 \
+    || { cat "$2/log" >&2; fail "Maven could not install what $1 lists"; return 1; }
+  # The jars are copies.
+  rm -rf "$2/repository"
+}
+
 setup_apache() {
   local maven
   setup_maven
@@ -189,13 +200,7 @@ setup_apache() {
   export KEROLOX_APACHE
   if [ -e "$folder/complete" ]; then return 0; fi
   say "Installing Apache RocketMQ's servers into $folder"
-  rm -rf "$folder"
-  mkdir -p "$folder"
-  mvn -B -q -Dstyle.color=never -f "$source/pom.xml" -Dmaven.repo.local="$folder/repository" \
-    dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$KEROLOX_APACHE" </dev/null >"$folder/log" 2>&1 \
-    || { cat "$folder/log" >&2; fail "Maven could not install what $source/pom.xml lists"; }
-  # The jars are copies.
-  rm -rf "$folder/repository"
+  copy_jars "$source/pom.xml" "$folder" || return 1
   touch "$folder/complete"
 }
 
@@ -221,13 +226,7 @@ setup_race_driver() { # PEER CLASSES
   key="$(cat "$source/$peer/pom.xml" - <<<"$maven" | cksum)"
   if [ "$(cat "$folder/jars.key" 2>/dev/null)" != "$key" ]; then
     say "Installing what a race against $peer needs into $folder"
-    rm -rf "$folder"
-    mkdir -p "$folder"
-    mvn -B -q -Dstyle.color=never -f "$source/$peer/pom.xml" -Dmaven.repo.local="$folder/repository" \
-      dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$folder/jars" </dev/null >"$folder/log" 2>&1 \
-      || { cat "$folder/log" >&2; fail "Maven could not install what $source/$peer/pom.xml lists"; }
-    # The jars are copies.
-    rm -rf "$folder/repository"
+    copy_jars "$source/$peer/pom.xml" "$folder" || return 1
     echo "$key" >"$folder/jars.key"
   fi
   for class in Task Clock Tally Stream "$@"; do files+=("$source/java/kerolox/race/$class.java"); done
