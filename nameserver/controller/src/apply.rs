@@ -89,6 +89,7 @@ impl GroupRecord {
         group.begin_record(&joiner);
         if joiner.needs_others() {
             group.await_more(&joiner);
+            group.note_report(&joiner);
             group.vouch(&joiner);
             group.admit(joiner);
         } else {
@@ -96,6 +97,7 @@ impl GroupRecord {
             group.master_process = process;
             group.in_sync = BTreeSet::from([group.master]);
             group.holders = BTreeSet::from([group.master]);
+            group.asked.insert(group.master, group.version + 1);
         }
         group.version += 1;
         Ok(group)
@@ -127,6 +129,8 @@ impl GroupRecord {
         self.vouch(&joiner);
         let id = self.admit(joiner);
         self.version += 1;
+        // It told what it knew.
+        self.asked.insert(id, self.version);
         Ok(id)
     }
 
@@ -232,6 +236,7 @@ impl GroupRecord {
         self.released = false;
         self.recovery = None;
         self.is_split = false;
+        self.forget_reports();
         Ok(())
     }
 
@@ -263,6 +268,7 @@ impl GroupRecord {
         self.in_sync = in_sync;
         self.wishes = ElectionWishes::default();
         self.recovery = None;
+        self.forget_reports();
         self.version += 1;
         // An operator's choice does not go by what members said.
         if self.unclean_epoch != self.epoch {

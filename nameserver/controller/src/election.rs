@@ -130,7 +130,7 @@ impl<'a> Scene<'a> {
 
     /// The member with the most, once all that there were are there.
     fn recovered(&self) -> Option<Winner> {
-        if self.group.is_split {
+        if self.group.is_split || self.group.is_parted {
             return None;
         }
         let returned = self.returned();

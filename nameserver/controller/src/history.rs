@@ -22,7 +22,7 @@ use crate::state::{GroupRecord, MemberId};
 const PAST_KEPT: usize = 256;
 
 /// Past tenures that members are told. Tenures without a change are left out.
-const ORIGINS_TOLD: usize = 32;
+pub(crate) const ORIGINS_TOLD: usize = 32;
 
 /// Names one state of a group, and no other.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -29,6 +29,7 @@ mod loss;
 mod mark;
 mod request;
 mod sabotage;
+mod standing;
 mod state;
 mod watch;
 

@@ -102,14 +102,14 @@ impl GroupRecord {
 
     /// Whether `joiner` knows something that a recovery has to go by, or that calls for one.
     pub(crate) fn is_behind(&self, joiner: &JoiningMember) -> bool {
-        self.lacking(joiner).is_some() || self.waits_for_more(joiner)
+        self.lacking(joiner).is_some() || self.waits_for_more(joiner) || self.awaits_report(joiner)
     }
 
     /// Whether a recovery has to wait for members that only `joiner` knows of, or for an operator because of what it knows.
     fn waits_for_more(&self, joiner: &JoiningMember) -> bool {
         let Some(awaited) = &self.recovery else { return false };
         match joiner.known_set() {
-            Some(_) if self.is_split => false,
+            Some(_) if self.is_split || self.is_parted => false,
             Some(mark) => match self.relation(mark) {
                 SetRelation::Newer | SetRelation::Apart => true,
                 SetRelation::Same => !mark.in_sync.is_subset(awaited),
@@ -154,6 +154,7 @@ impl GroupRecord {
         if self.waits_for_more(joiner) {
             self.await_more(joiner);
         }
+        self.note_report(joiner);
         if self.recovery.is_some() && newest >= self.epoch {
             self.raise_epoch(newest)?;
         }
@@ -189,6 +190,7 @@ impl GroupRecord {
         self.base_state = TenureState::default();
         self.led = TenureState::default();
         self.asked.clear();
+        self.forget_reports();
         Ok(())
     }
 
@@ -200,7 +202,7 @@ impl GroupRecord {
                 self.begin_with(mark);
             }
             Some((SetRelation::Apart, mark)) => {
-                self.is_split = true;
+                self.is_parted = true;
                 self.note_covered(mark);
             }
             Some((_, mark)) => self.recovery.get_or_insert_default().extend(mark.in_sync.iter().cloned()),
@@ -210,7 +212,7 @@ impl GroupRecord {
     }
 
     /// The record begins with this set.
-    fn begin_with(&mut self, mark: &StateMark) {
+    pub(crate) fn begin_with(&mut self, mark: &StateMark) {
         self.base_set = mark.set_of;
         self.base_state = mark.set_state();
         self.base_members.clone_from(&mark.in_sync);

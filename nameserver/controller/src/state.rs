@@ -8,6 +8,7 @@ use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::history::{PastTenure, TenureState};
+use crate::mark::StateMark;
 
 /// Number of a member within its group, from 1 on; never given twice. 0 stands for no member.
 pub type MemberId = u64;
@@ -98,6 +99,12 @@ pub struct GroupRecord {
     /// The recovery has two histories to choose from, each of which may hold what the other one lacks.
     #[serde(default)]
     pub is_split: bool,
+    /// Members told of two histories, and it is not known yet whether one of them is without consequence.
+    #[serde(default)]
+    pub is_parted: bool,
+    /// What members knew when they came in the recovery, by their incarnations.
+    #[serde(default)]
+    pub reports: BTreeMap<String, StateMark>,
     /// The newest state that had another master, or one with other rights, than the state before it.
     #[serde(default)]
     pub led: TenureState,
@@ -107,7 +114,7 @@ pub struct GroupRecord {
     /// Incarnations that a member remembers to have held the log, of a time that the record knows nothing of.
     #[serde(default)]
     pub vouched: BTreeSet<String>,
-    /// Members that had been asked when a master was appointed, with the version that the appointment made.
+    /// Members that had been asked when a master was appointed, or told when they came, with the version that this made.
     #[serde(default)]
     pub asked: BTreeMap<MemberId, u64>,
     /// Another one whenever the record of the group began anew.
@@ -150,6 +157,8 @@ impl GroupRecord {
             set_version: 0,
             set_tenure: String::new(),
             is_split: false,
+            is_parted: false,
+            reports: BTreeMap::new(),
             led: TenureState::default(),
             holders: BTreeSet::new(),
             vouched: BTreeSet::new(),

@@ -141,3 +141,63 @@ fn what_acknowledged_means_is_part_of_the_set() {
     assert_eq!(stage.group().recovery, Some(["f1", "f2", "f3"].map(str::to_owned).into()));
     assert!(!stage.group().is_split);
 }
+
+/// The nameservers began an election, of which only a member without records heard, and lost their data twice.
+#[test]
+fn an_election_that_none_of_its_set_heard_of_is_no_history() {
+    for order in [["f1", "f2", "f3"], ["f3", "f1", "f2"], ["f2", "f3", "f1"], ["f3", "f2", "f1"]] {
+        let mut stage = stage();
+        stage.in_sync(&[1, 2], false);
+        let known = stage.groups.clone();
+        let old = ["f1", "f2"].map(|one| acted(&known, one));
+        stage.begin(ElectionWishes::default());
+        let heard = acted(&stage.groups, "f3");
+        // The members of the set begin another record.
+        stage.groups = GroupTable::default();
+        begin(&mut stage, "n1");
+        old.iter().for_each(|joiner| assert!(matches!(join(&mut stage.groups, joiner.clone()), CommandReply::Joined(_))));
+        (1..=2).for_each(|id| stage.hear(id));
+        assert!(matches!(stage.decide(0), Some(GroupCommand::Appoint { .. })));
+        stage.in_sync(&[1, 2], false);
+        let newer = ["f1", "f2"].map(|one| acted(&stage.groups, one));
+        stage.groups = GroupTable::default();
+        begin(&mut stage, "n2");
+        for one in order {
+            let joiner = newer.iter().chain([&heard]).find(|joiner| joiner.incarnation == one).unwrap();
+            assert!(matches!(join(&mut stage.groups, joiner.clone()), CommandReply::Joined(_)));
+        }
+        let group = stage.group();
+        assert_eq!((group.is_split, group.is_parted), (false, false), "{order:?}");
+        assert_eq!(group.recovery, Some(["f1", "f2"].map(str::to_owned).into()), "{order:?}");
+        newer.iter().chain([&heard]).for_each(|joiner| {
+            assert_eq!(joining(&stage.groups, &name(), joiner), Ok(None), "once is enough");
+        });
+        let ids = ["f1", "f2"].map(|one| stage.group().member_of(one).unwrap());
+        ids.iter().for_each(|id| stage.hear(*id));
+        assert!(matches!(stage.decide(0), Some(GroupCommand::Appoint { .. })), "{order:?}");
+    }
+}
+
+/// One of the set acted upon it: it may have led.
+#[test]
+fn an_election_that_one_of_its_set_acted_upon_stays_a_history() {
+    let mut stage = stage();
+    stage.in_sync(&[1, 2], false);
+    let known = stage.groups.clone();
+    let old = acted(&known, "f1");
+    stage.begin(ElectionWishes::default());
+    let heard = acted(&stage.groups, "f2");
+    stage.groups = GroupTable::default();
+    begin(&mut stage, "n1");
+    // An operator takes member 1 without the other one.
+    assert!(matches!(join(&mut stage.groups, old), CommandReply::Joined(1)));
+    let forced = GroupCommand::ForceElection { name: name(), version: stage.group().version, above: 9, member: 1 };
+    assert_eq!(stage.groups.apply(forced), CommandReply::Done);
+    let newer = acted(&stage.groups, "f1");
+    stage.groups = GroupTable::default();
+    begin(&mut stage, "n2");
+    [heard, newer].into_iter().for_each(|joiner| {
+        assert!(matches!(join(&mut stage.groups, joiner), CommandReply::Joined(_)));
+    });
+    assert!(stage.group().is_split);
+}
