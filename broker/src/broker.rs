@@ -188,6 +188,7 @@ impl Broker {
             info,
             standing,
             is_ready: watch::Sender::new(false),
+            is_leading: Arc::default(),
             door,
             health,
             clock,
@@ -198,6 +199,7 @@ impl Broker {
             started,
         };
         let parts = Arc::new(parts);
+        parts.keep_settings();
         match group {
             None => serve_alone(&parts, &stores, server, &shutdown, ready).await,
             Some(group) => serve_as_member(&parts, stores, group, server, &shutdown, ready).await,

@@ -1,7 +1,7 @@
 //! The services and tasks of a master, and the answers of a broker that is none.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use kerolox_core::replicas::ReplicaRequirement;
@@ -15,7 +15,7 @@ use kerolox_gateway::registry::RegistryService;
 use kerolox_gateway::relay::{CallRelay, administration, refuse_relayed};
 use kerolox_gateway::routes::ClusterRoutes;
 use kerolox_gateway::spread::GroupRotation;
-use kerolox_gateway::telemetry::{RegisteredPolicy, SettingsPolicy};
+use kerolox_gateway::telemetry::{RegisteredPolicy, SettingsPolicy, keep_settings};
 use kerolox_proto::kerolox::BrokerInfo;
 use kerolox_proto::v2::admin_server::AdminServer;
 use kerolox_runtime::config;
@@ -55,6 +55,8 @@ pub(crate) struct Parts {
     pub(crate) standing: StandingInGroup,
     /// Whether clients can be served, in any role.
     pub(crate) is_ready: watch::Sender<bool>,
+    /// Whether this broker serves as master.
+    pub(crate) is_leading: Arc<AtomicBool>,
     pub(crate) door: AdmissionGate,
     pub(crate) health: Arc<BrokerHealth>,
     pub(crate) clock: Arc<GuardedClock>,
@@ -127,11 +129,9 @@ impl Parts {
 
     /// Serves as a member that does not rule: passes all calls on to the masters.
     pub(crate) fn relay_all(&self) {
+        self.is_leading.store(false, Ordering::Relaxed);
         self.health.is_announced.store(true, Ordering::Relaxed);
-        let policy: Arc<dyn SettingsPolicy> = Arc::new(RegisteredPolicy {
-            routes: self.routes.clone(),
-            max_body_bytes: self.config.limits.max_body_bytes.as_usize(),
-        });
+        let policy: Arc<dyn SettingsPolicy> = Arc::new(self.registered_policy());
         let access = AccessPoint::server(
             self.routes.clone(),
             self.clients.clone(),
@@ -159,6 +159,26 @@ impl Parts {
             tracing::debug!(asked, "asked clients to find the new master");
         });
         self.is_ready.send_replace(true);
+    }
+
+    /// Tells clients of groups that other brokers changed, while this one is not the master, which tells them itself.
+    pub(crate) fn keep_settings(&self) {
+        let (routes, clients, is_leading) =
+            (self.routes.clone(), self.clients.clone(), self.is_leading.clone());
+        let policy: Arc<dyn SettingsPolicy> = Arc::new(self.registered_policy());
+        self.tasks.keep("settings of clients", move || {
+            let is_leading = is_leading.clone();
+            let is_wanted = move || !is_leading.load(Ordering::Relaxed);
+            keep_settings(routes.clone(), clients.clone(), policy.clone(), is_wanted)
+        });
+    }
+
+    /// What all brokers registered of their groups.
+    fn registered_policy(&self) -> RegisteredPolicy {
+        RegisteredPolicy {
+            routes: self.routes.clone(),
+            max_body_bytes: self.config.limits.max_body_bytes.as_usize(),
+        }
     }
 
     /// The administration calls of the SDKs' protocol.
@@ -242,8 +262,16 @@ impl Parts {
         };
         leader_tasks.start(&tasks, heard, changes);
         let announcer = Announcer::new(self.info.clone(), self.standing.clone(), self.registrar.clone());
-        let policy: Arc<dyn SettingsPolicy> =
-            Arc::new(Policy { log: log.clone(), limits: config.limits.publish_limits() });
+        let policy: Arc<dyn SettingsPolicy> = Arc::new(Policy {
+            log: log.clone(),
+            limits: config.limits.publish_limits(),
+            elsewhere: self.registered_policy(),
+        });
+        self.is_leading.store(true, Ordering::Relaxed);
+        let (routes, clients, told) = (self.routes.clone(), self.clients.clone(), policy.clone());
+        tasks.keep("settings of clients", move || {
+            keep_settings(routes.clone(), clients.clone(), told.clone(), || true)
+        });
         let relay = Arc::new(CallRelay::new(self.routes.clone(), self.clients.clone(), over.clone()));
         let context = Arc::new(Context {
             broker: config.group.clone(),

@@ -35,7 +35,7 @@ use kerolox_gateway::relay::{self, CallRelay};
 use kerolox_gateway::routes::{ClusterRoutes, stored_topic};
 use kerolox_gateway::sdk::{OwnCalls, PlacedEntries};
 use kerolox_gateway::spread::GroupRotation;
-use kerolox_gateway::telemetry::{GroupPolicy, SettingsPolicy};
+use kerolox_gateway::telemetry::{GroupPolicy, RegisteredPolicy, SettingsPolicy};
 use kerolox_model::names::{in_namespace, validate_group};
 use kerolox_proto::raw;
 use kerolox_proto::v2::{self, Code};
@@ -146,6 +146,8 @@ fn parse_filter(filter: Option<&v2::FilterExpression>) -> Result<Filter, Refusal
 pub(crate) struct Policy {
     pub(crate) log: LogClient,
     pub(crate) limits: PublishLimits,
+    /// Groups that only other broker groups have.
+    pub(crate) elsewhere: RegisteredPolicy,
 }
 
 impl SettingsPolicy for Policy {
@@ -153,14 +155,16 @@ impl SettingsPolicy for Policy {
         self.limits.body_bytes_max
     }
 
-    fn group(&self, stored_group: &str) -> GroupPolicy {
-        let group = self.log.store().state().groups.get(stored_group);
-        group.map_or_else(GroupPolicy::default, |group| GroupPolicy {
-            max_attempts: group.max_attempts(),
-            fifo: group.fifo,
-            backoff: group.backoff(),
-            lite_quota: client_quota(&group),
-        })
+    fn group(&self, stored_group: &str) -> Option<GroupPolicy> {
+        match self.log.store().state().groups.get(stored_group) {
+            Some(group) => Some(GroupPolicy {
+                max_attempts: group.max_attempts(),
+                fifo: group.fifo,
+                backoff: group.backoff(),
+                lite_quota: client_quota(&group),
+            }),
+            None => self.elsewhere.group(stored_group),
+        }
     }
 
     fn check_filter(&self, filter: &v2::FilterExpression) -> Result<(), Refusal> {

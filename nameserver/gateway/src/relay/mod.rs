@@ -69,6 +69,11 @@ impl CallRelay {
         Self { routes, clients, channels: Channels::default(), shutdown }
     }
 
+    /// The brokers that it reaches.
+    pub(crate) fn routes(&self) -> &ClusterRoutes {
+        &self.routes
+    }
+
     /// Passes a call with one answer on to the broker group `owner`.
     ///
     /// # Errors

@@ -32,11 +32,32 @@ impl ClusterRoutes {
         &self,
         query: impl Fn(&Self) -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
+        let is_answered = |outcome: &Result<T, Refusal>| match outcome {
+            Err(refusal) => !refusal.is_of_unknown_topic(),
+            Ok(_) => true,
+        };
+        self.patiently(query, is_answered).await
+    }
+
+    /// Waits until a consumer group is known, likewise; a process that has just started, until it has heard of any broker. A group
+    /// that was made a moment ago shows in newer routes.
+    pub(crate) async fn until_known(&self, is_known: impl Fn() -> bool) {
+        if !is_known() {
+            self.look().await;
+        }
+        while !is_known() && self.began.elapsed() < ELECTION_WAIT && self.addresses().is_empty() {
+            self.look().await;
+        }
+        self.patiently(|_| is_known(), |is_known| *is_known).await;
+    }
+
+    /// Asks until there is an answer, while a master that may know it is about to come.
+    async fn patiently<T>(&self, query: impl Fn(&Self) -> T, is_answered: impl Fn(&T) -> bool) -> T {
         let deadline = Instant::now() + ELECTION_WAIT;
         loop {
-            match query(self) {
-                Err(refusal) if refusal.is_of_unknown_topic() && Instant::now() < deadline => {}
-                outcome => return outcome,
+            let outcome = query(self);
+            if is_answered(&outcome) || Instant::now() >= deadline {
+                return outcome;
             }
             if !self.lock().is_electing(ELECTION_LATELY, std::time::Instant::now()) {
                 // A master may have come between the two.

@@ -37,6 +37,7 @@ pub const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct ClusterRoutes {
     table: Mutex<RouteTable>,
+    began: Instant,
     /// Counts what may change answers.
     changes: watch::Sender<u64>,
     /// Counts wishes for news.
@@ -60,7 +61,8 @@ impl ClusterRoutes {
         // Another run of this process starts with a much higher version, so brokers never take one for the other.
         let first_version = u64::try_from(now_ms()).unwrap_or_default() * 1000;
         let table = Mutex::new(RouteTable::new(lease, first_version));
-        Self { table, changes: watch::Sender::new(0), wishes: watch::Sender::new(0) }
+        let (changes, wishes) = (watch::Sender::new(0), watch::Sender::new(0));
+        Self { table, began: Instant::now(), changes, wishes }
     }
 
     /// Empty routes with other bounds for registrations.

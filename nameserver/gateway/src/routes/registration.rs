@@ -118,11 +118,7 @@ impl BrokerRegistration {
     /// A [`RegistrationError`] when the broker is not named or cannot be reached.
     pub fn from_request(request: RegisterRequest, peer: Option<IpAddr>) -> Result<Self, RegistrationError> {
         let info = request.broker.ok_or(RegistrationError::NoBroker)?;
-        for group in &request.groups {
-            check_length("consumer group name", &group.name)?;
-        }
-        let groups = request.groups.into_iter().map(|group| (group.name.clone(), group)).collect();
-        Ok(Self { groups, ..Self::new(info, request.topics, peer)? })
+        Self::new(info, (request.topics, request.groups), peer)
     }
 
     /// Checks an entry of a nameserver's snapshot and turns it into a registration.
@@ -131,12 +127,12 @@ impl BrokerRegistration {
     /// As [`Self::from_request`].
     pub fn from_snapshot(entry: RegisteredBroker) -> Result<Self, RegistrationError> {
         let info = entry.broker.ok_or(RegistrationError::NoBroker)?;
-        Self::new(info, entry.topics, None)
+        Self::new(info, (entry.topics, entry.groups), None)
     }
 
     fn new(
         mut info: BrokerInfo,
-        topics: Vec<TopicRoute>,
+        (topics, groups): (Vec<TopicRoute>, Vec<GroupSettings>),
         peer: Option<IpAddr>,
     ) -> Result<Self, RegistrationError> {
         for (what, value) in [("cluster", &info.cluster), ("group", &info.group)] {
@@ -164,12 +160,14 @@ impl BrokerRegistration {
             ("incarnation", &info.incarnation),
         ];
         let topic_names = topics.iter().map(|topic| ("topic name", &topic.name));
-        for (what, text) in texts.into_iter().chain(topic_names) {
+        let group_names = groups.iter().map(|group| ("consumer group name", &group.name));
+        for (what, text) in texts.into_iter().chain(topic_names).chain(group_names) {
             check_length(what, text)?;
         }
         let topics = topics.into_iter().map(|topic| (topic.name.clone(), topic)).collect();
+        let groups = groups.into_iter().map(|group| (group.name.clone(), group)).collect();
         let address = BrokerAddress { host, port };
-        Ok(Self { info, address, topics, groups: BTreeMap::new() })
+        Ok(Self { info, address, topics, groups })
     }
 
     /// How many consumer groups it registered.
@@ -265,6 +263,7 @@ impl BrokerRegistration {
             }),
             topics: self.topics.values().cloned().collect(),
             age_ms,
+            groups: self.groups.values().cloned().collect(),
         }
     }
 }

@@ -1,6 +1,8 @@
 use std::time::{Duration, Instant};
 
-use kerolox_proto::kerolox::{BrokerInfo, BrokerRole, RegisterRequest, TopicRoute, UnregisterRequest};
+use kerolox_proto::kerolox::{
+    BrokerInfo, BrokerRole, GroupSettings, RegisterRequest, TopicRoute, UnregisterRequest,
+};
 use kerolox_proto::v2::{self, Code, Permission};
 
 use super::*;
@@ -354,6 +356,36 @@ fn only_addresses_of_one_kind_are_named_together() {
     assert_eq!(told("::1", "::2"), ["::1", "::2"]);
     assert_eq!(told("a.example", "b.example"), ["a.example"], "SDKs refuse a second name");
     assert_eq!(told("10.0.0.1", "b.example"), ["10.0.0.1"]);
+}
+
+#[test]
+fn a_copy_tells_consumer_groups_as_the_original_does() {
+    let group =
+        GroupSettings { name: "ns%g".into(), fifo: true, max_attempts: 5, ..GroupSettings::default() };
+    let request =
+        RegisterRequest { groups: vec![group.clone()], ..registration("a", "10.0.0.1", Vec::new()) };
+    let (nameserver, slave) = (ClusterRoutes::new(LEASE), ClusterRoutes::new(LEASE));
+    nameserver.register(request, None).unwrap();
+    slave.replace_copy("ns-1", nameserver.snapshot());
+    assert_eq!(slave.consumer_group("ns%g"), Some(group));
+    assert_eq!(slave.consumer_group("ns%other"), None);
+}
+
+#[tokio::test]
+async fn a_group_is_waited_for_until_a_broker_registered_and_no_longer() {
+    let routes = ClusterRoutes::new(LEASE);
+    let is_known = || routes.consumer_group("g").is_some();
+    let registered = async {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let groups = vec![GroupSettings { name: "g".into(), ..GroupSettings::default() }];
+        let request = RegisterRequest { groups, ..registration("a", "10.0.0.1", Vec::new()) };
+        routes.register(request, None).unwrap();
+    };
+    tokio::join!(routes.until_known(is_known), registered);
+    assert!(is_known());
+    let begun = tokio::time::Instant::now();
+    routes.until_known(|| false).await;
+    assert!(begun.elapsed() < Duration::from_secs(1), "all groups have a master, so nothing is on its way");
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod tests;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use kerolox_proto::v2::settings::PubSub;
 use kerolox_proto::v2::{self, TelemetryCommand, telemetry_command::Command};
@@ -19,11 +20,16 @@ pub use kerolox_model::backoff::Backoff;
 use kerolox_runtime::listen::ConnectionInfo;
 pub use policy::{GroupPolicy, RegisteredPolicy, SettingsPolicy};
 pub use settings::answer_settings;
+use settings::consumer_group;
 
 use crate::clients::{ClientSessions, CommandReceiver, CommandSender, RequestSide, StreamLease};
 use crate::headers::ClientHeaders;
 use crate::refusal::ok_status;
 use crate::relay::CallRelay;
+use crate::routes::ClusterRoutes;
+
+/// At most once in this time are all consumers looked at for new settings because of what brokers registered.
+const SETTINGS_PAUSE: Duration = Duration::from_millis(200);
 
 /// The server's half of a Telemetry stream. Dropping it, as happens when the client goes, takes it out of the directory.
 #[derive(Debug)]
@@ -86,6 +92,10 @@ where
 /// Sends new settings to consumers whose last ones no longer hold: to be called when groups may have changed.
 pub fn push_settings(clients: &ClientSessions, policy: &dyn SettingsPolicy) {
     for (consumer, told) in clients.consumers() {
+        // What the client was told is better than a guess.
+        if consumer_group(&told).is_none_or(|group| policy.group(&group).is_none()) {
+            continue;
+        }
         match answer_settings(&told, policy) {
             Ok(settings) if settings != *told => {
                 clients.set_settings(&consumer.client_id, settings.clone());
@@ -99,6 +109,24 @@ pub fn push_settings(clients: &ClientSessions, policy: &dyn SettingsPolicy) {
                 tracing::debug!(client_id = ?consumer.client_id, %refusal, "settings no longer fit")
             }
         }
+    }
+}
+
+/// Sends new settings whenever brokers registered something and `is_wanted`. Has no end.
+pub async fn keep_settings(
+    routes: Arc<ClusterRoutes>,
+    clients: Arc<ClientSessions>,
+    policy: Arc<dyn SettingsPolicy>,
+    is_wanted: impl Fn() -> bool,
+) {
+    let mut changes = routes.changes();
+    // The sender lives in `routes`.
+    while changes.changed().await.is_ok() {
+        if is_wanted() {
+            push_settings(&clients, &*policy);
+        }
+        // Brokers that start together register one after the other.
+        tokio::time::sleep(SETTINGS_PAUSE).await;
     }
 }
 
@@ -146,6 +174,10 @@ impl Reader {
 
     async fn handle_settings(&self, mut settings: v2::Settings, replies: &CommandSender) -> bool {
         settings::complete_language(&mut settings, self.language);
+        if let Some(group) = consumer_group(&settings) {
+            // The default for a group that was not heard of yet would have a consumer give up the order of its messages.
+            self.relay.routes().until_known(|| self.policy.group(&group).is_some()).await;
+        }
         match answer_settings(&settings, self.policy.as_ref()) {
             Ok(answer) => {
                 let command = Command::Settings(answer.clone());

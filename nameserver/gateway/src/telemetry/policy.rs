@@ -58,8 +58,8 @@ pub trait SettingsPolicy: Send + Sync {
     /// Largest message body that is accepted, in bytes.
     fn max_body_bytes(&self) -> usize;
 
-    /// The policy of a consumer group (stored name, namespace included); the default when the group is not known.
-    fn group(&self, stored_group: &str) -> GroupPolicy;
+    /// The policy of a consumer group (stored name, namespace included); `None` when this server does not know the group.
+    fn group(&self, stored_group: &str) -> Option<GroupPolicy>;
 
     /// Checks a subscription's filter.
     ///
@@ -85,9 +85,9 @@ impl SettingsPolicy for RegisteredPolicy {
         self.max_body_bytes
     }
 
-    fn group(&self, stored_group: &str) -> GroupPolicy {
-        let Some(group) = self.routes.consumer_group(stored_group) else { return GroupPolicy::default() };
-        GroupPolicy {
+    fn group(&self, stored_group: &str) -> Option<GroupPolicy> {
+        let group = self.routes.consumer_group(stored_group)?;
+        Some(GroupPolicy {
             max_attempts: group.max_attempts,
             fifo: group.fifo,
             // What this version cannot read is told by the broker itself.
@@ -96,7 +96,7 @@ impl SettingsPolicy for RegisteredPolicy {
                 0 => LITE_QUOTA_DEFAULT,
                 quota => quota as usize,
             },
-        }
+        })
     }
 }
 

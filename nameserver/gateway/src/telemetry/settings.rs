@@ -54,6 +54,18 @@ pub fn answer_settings(client: &v2::Settings, policy: &dyn SettingsPolicy) -> Re
     Ok(answer)
 }
 
+/// The stored name of the group of a consumer with these settings.
+pub(super) fn consumer_group(settings: &v2::Settings) -> Option<String> {
+    match &settings.pub_sub {
+        Some(PubSub::Subscription(subscription)) => subscription.group.as_ref().map(stored_name),
+        _ => None,
+    }
+}
+
+fn stored_name(resource: &v2::Resource) -> String {
+    in_namespace(&resource.resource_namespace, &resource.name)
+}
+
 fn complete_publishing(publishing: &mut v2::Publishing, policy: &dyn SettingsPolicy) -> Result<(), Refusal> {
     for topic in &publishing.topics {
         check_topic(topic)?;
@@ -81,7 +93,7 @@ fn complete_subscription(
         Refusal::new(Code::IllegalConsumerGroup, "the subscription names no consumer group; set its `group`")
     })?;
     validate_group(&group.name).map_err(|error| Refusal::illegal_group(&error))?;
-    let group = policy.group(&in_namespace(&group.resource_namespace, &group.name));
+    let group = policy.group(&stored_name(group)).unwrap_or_default();
     // Lite topics are ordered in every group; without this some SDKs consume a batch of one in parallel.
     subscription.fifo = Some(group.fifo || is_lite(client_type));
     subscription.receive_batch_size = i32::try_from(RECEIVE_BATCH_MAX).ok();

@@ -17,7 +17,7 @@ impl SettingsPolicy for Policy {
         4 << 20
     }
 
-    fn group(&self, stored_group: &str) -> GroupPolicy {
+    fn group(&self, stored_group: &str) -> Option<GroupPolicy> {
         let fifo = match stored_group {
             "ns%g" => true,
             "ns%unordered" => false,
@@ -25,7 +25,7 @@ impl SettingsPolicy for Policy {
         };
         let (initial, max) = (Duration::from_secs(2), Duration::from_secs(5));
         let backoff = Backoff::Exponential { initial, max, multiplier: 2.0 };
-        GroupPolicy { max_attempts: 4, fifo, backoff: Some(backoff), lite_quota: 7 }
+        Some(GroupPolicy { max_attempts: 4, fifo, backoff: Some(backoff), lite_quota: 7 })
     }
 }
 
@@ -95,7 +95,7 @@ fn consumers_get_the_strategy_that_their_sdk_understands() {
     }
 }
 
-/// A policy that knows no group.
+/// A policy that knows one group.
 struct Unconfigured;
 
 impl SettingsPolicy for Unconfigured {
@@ -103,8 +103,8 @@ impl SettingsPolicy for Unconfigured {
         4 << 20
     }
 
-    fn group(&self, stored_group: &str) -> GroupPolicy {
-        GroupPolicy { fifo: stored_group == "ns%ordered", ..GroupPolicy::default() }
+    fn group(&self, stored_group: &str) -> Option<GroupPolicy> {
+        (stored_group == "ns%ordered").then(|| GroupPolicy { fifo: true, ..GroupPolicy::default() })
     }
 }
 
