@@ -200,6 +200,7 @@ async fn until_ready(broker: &ServerProcess, status: u16) {
 #[tokio::test]
 async fn too_few_members_in_sync_refuse_what_is_to_be_kept() {
     let mut servers = group(2, &[], &[("KEROLOX_BROKER__REPLICATION__MIN_IN_SYNC", "2")]).await;
+    until_ready(&servers.brokers[master(&servers).await], 200).await;
     create(&servers, "orders", "NORMAL").await;
     let client = servers.client();
     let producer =
