@@ -97,13 +97,13 @@ trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# Runs a command, shows its output and keeps it in $output/last; returns the command's exit code. Its temporary files
-# go where cleanup removes them. As a part of everything it fails when it stands still: a suite takes minutes, and half an
-# hour only where all has to be compiled first.
+# Runs a command, shows its output and keeps it in $output/last, and with that of the suite's other commands in
+# $output/whole; returns the command's exit code. Its temporary files go where cleanup removes them. As a part of
+# everything it fails when it stands still: a suite takes minutes, and half an hour only where all has to be compiled first.
 run() {
   echo 1 >"$output/code"
   set -m
-  { TMPDIR="$output/tmp" KEROLOX_LOGS="$output/logs" "$@" </dev/null 2>&1 && echo 0 >"$output/code"; } | tee "$output/last" &
+  { TMPDIR="$output/tmp" KEROLOX_LOGS="$output/logs" "$@" </dev/null 2>&1 && echo 0 >"$output/code"; } | tee -a "$output/whole" | tee "$output/last" &
   local last=$! watcher=""
   running="$(jobs -p %%)"
   set +m
@@ -137,9 +137,9 @@ finish() { # SUITE PASSED FAILED EXIT-CODE SECONDS
   echo "suite $1: $2 passed, $suite_failed failed, $5 s"
   echo "$5 $1" >>"$output/times"
   # Without it there is no record, which is no reason to fail.
-  "$CARGO_TARGET_DIR/release/xtask" record "$1" "$output/last" --failed "$suite_failed" --seconds "$5" || true
+  "$CARGO_TARGET_DIR/release/xtask" record "$1" "$output/whole" --failed "$suite_failed" --seconds "$5" || true
   if [ "$suite_failed" != 0 ]; then keep_logs "$1"; fi
-  rm -rf "$output/logs"
+  rm -rf "$output/logs" "$output/whole"
   mkdir "$output/logs"
 }
 
@@ -147,7 +147,7 @@ finish() { # SUITE PASSED FAILED EXIT-CODE SECONDS
 keep_logs() { # SUITE
   : "${kept:=$(mktemp -d "${TMPDIR:-/tmp}/kerolox-failed.XXXXXX")}"
   mv "$output/logs" "$kept/${1// /-}"
-  cp "$output/last" "$kept/${1// /-}/output.txt"
+  cp "$output/whole" "$kept/${1// /-}/output.txt"
   echo "suite $1: logs of its servers and clients are in $kept/${1// /-}"
 }
 
@@ -180,7 +180,7 @@ conformance_suite() {
 }
 
 sdk_suite() {
-  local sdks=(${KEROLOX_SDKS:-python nodejs rust java go}) sdk groups="${KEROLOX_SDK_GROUPS:-1}"
+  local sdks=(python nodejs rust java go) sdk pass passes=(${KEROLOX_SDK_PASSES:-})
   if [ "${#suites[@]}" != 1 ]; then
     sdk_lanes
     return
@@ -190,20 +190,24 @@ sdk_suite() {
     ?*) usage >&2; exit 2 ;;
   esac
   export KEROLOX_BIN="$CARGO_TARGET_DIR/release" PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
-  export KEROLOX_SDK_GROUPS="$groups"
-  for sdk in "${sdks[@]}"; do "sdk_$sdk" "$@"; done
-  if [ $# = 0 ] && [ "$groups" = 1 ]; then
-    export KEROLOX_SDK_GROUPS=2
-    for sdk in "${sdks[@]}"; do "two_groups_$sdk"; done
-    export KEROLOX_SDK_GROUPS=1
+  export KEROLOX_SDK_GROUPS="${KEROLOX_SDK_GROUPS:-1}"
+  if [ $# != 0 ] || [ "$KEROLOX_SDK_GROUPS" != 1 ]; then
+    for sdk in "${sdks[@]}"; do "sdk_$sdk" "$@"; done
+    return
   fi
+  # A pass is an SDK, and on how many broker groups it is tested.
+  if [ "${#passes[@]}" = 0 ]; then passes=("${sdks[@]/%/:1}" "${sdks[@]/%/:2}"); fi
+  for pass in "${passes[@]}"; do
+    KEROLOX_SDK_GROUPS="${pass#*:}"
+    if [ "$KEROLOX_SDK_GROUPS" = 1 ]; then "sdk_${pass%:*}"; else "two_groups_${pass%:*}"; fi
+  done
 }
 
-# The tests of an SDK mostly wait, so as a part of everything two SDKs are tested at a time.
+# The tests of an SDK mostly wait, so as a part of everything three SDKs are tested at a time. Those for Python take half of the time.
 sdk_lanes() {
   local lane number good bad
-  for lane in "python nodejs" "java go rust"; do
-    KEROLOX_SDKS="$lane" timeout 2400 tests/run.sh sdk >"$output/lane-${#lanes[@]}" 2>&1 </dev/null &
+  for lane in "python:1" "python:2 nodejs:1 nodejs:2" "java:1 go:1 rust:1 java:2 go:2 rust:2"; do
+    KEROLOX_SDK_PASSES="$lane" timeout 2400 tests/run.sh sdk >"$output/lane-${#lanes[@]}" 2>&1 </dev/null &
     lanes+=($!)
   done
   for number in "${!lanes[@]}"; do
