@@ -22,8 +22,10 @@ impl GroupRecord {
     pub(crate) fn note_report(&mut self, joiner: &JoiningMember) {
         if self.awaits_report(joiner) {
             // A broker that tells nothing may have acted upon anything.
-            let untold =
-                || StateMark { in_sync: BTreeSet::from([joiner.incarnation.clone()]), ..StateMark::default() };
+            let untold = || StateMark {
+                in_sync: BTreeSet::from([joiner.incarnation.clone()]),
+                ..StateMark::default()
+            };
             self.reports.insert(joiner.incarnation.clone(), joiner.mark.clone().unwrap_or_else(untold));
         }
         if !self.is_parted {

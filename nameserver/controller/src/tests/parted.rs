@@ -155,7 +155,9 @@ fn an_election_that_none_of_its_set_heard_of_is_no_history() {
         // The members of the set begin another record.
         stage.groups = GroupTable::default();
         begin(&mut stage, "n1");
-        old.iter().for_each(|joiner| assert!(matches!(join(&mut stage.groups, joiner.clone()), CommandReply::Joined(_))));
+        old.iter().for_each(|joiner| {
+            assert!(matches!(join(&mut stage.groups, joiner.clone()), CommandReply::Joined(_)))
+        });
         (1..=2).for_each(|id| stage.hear(id));
         assert!(matches!(stage.decide(0), Some(GroupCommand::Appoint { .. })));
         stage.in_sync(&[1, 2], false);
@@ -191,7 +193,8 @@ fn an_election_that_one_of_its_set_acted_upon_stays_a_history() {
     begin(&mut stage, "n1");
     // An operator takes member 1 without the other one.
     assert!(matches!(join(&mut stage.groups, old), CommandReply::Joined(1)));
-    let forced = GroupCommand::ForceElection { name: name(), version: stage.group().version, above: 9, member: 1 };
+    let forced =
+        GroupCommand::ForceElection { name: name(), version: stage.group().version, above: 9, member: 1 };
     assert_eq!(stage.groups.apply(forced), CommandReply::Done);
     let newer = acted(&stage.groups, "f1");
     stage.groups = GroupTable::default();
