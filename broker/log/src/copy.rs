@@ -48,6 +48,17 @@ pub struct CopiedLog {
     pub store_ms: i64,
 }
 
+/// Where the records up to an epoch end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogEpochEnd {
+    /// Epoch of the last one; 0 without one.
+    pub epoch: u32,
+    /// Position behind it.
+    pub end: u64,
+    /// Where it begins; `None` without one.
+    pub begin: Option<u64>,
+}
+
 impl LogReader {
     /// Position behind the last frame: the end of the log, or the base of its newest segment when that is empty.
     pub fn frames_end(&self) -> u64 {
@@ -110,13 +121,52 @@ impl LogReader {
         )
     }
 
-    /// The last record whose epoch is not above `epoch`: its epoch, and the position behind it. Epochs never decrease along a
-    /// log. Without such a record: epoch 0, and the beginning of the log. Reads at most one segment, and the first record of
-    /// some others.
+    /// Checksum of the frame at a position; `None` where no intact frame begins.
+    ///
+    /// # Errors
+    /// [`LogError::NotFound`] outside the log, [`LogError::Io`].
+    pub fn checksum(&self, position: u64) -> Result<Option<u32>, LogError> {
+        let frame = match self.read_at(position) {
+            Ok(frame) => frame,
+            Err(LogError::Damaged(_)) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let segment = self.segment(position)?;
+        let last = LastFrame::read(&segment, position, frame.len);
+        Ok(Some(last.map_err(LogError::io(format!("reading {}", segment.name())))?.crc))
+    }
+
+    /// Whether the log has the frame with this checksum at `position`, as far as it can be read: no when another frame, or the
+    /// beginning of a segment, lies there. Damage says nothing, and neither does a position before the log.
+    ///
+    /// # Errors
+    /// [`LogError::Io`], [`LogError::Unreadable`]
+    pub fn may_hold(&self, position: u64, checksum: u32) -> Result<bool, LogError> {
+        match self.checksum(position) {
+            Ok(Some(here)) => return Ok(here == checksum),
+            Ok(None) => {}
+            Err(LogError::NotFound { .. }) => return Ok(position < self.start()),
+            Err(error) => return Err(error),
+        }
+        for frame in self.scan(self.segment(position)?.base + HEADER_LEN) {
+            match frame {
+                Ok(frame) if frame.end() > position => break,
+                Err(LogError::Damaged(range)) if range.until > position => {
+                    return Ok(range.position <= position);
+                }
+                Ok(_) | Err(LogError::Damaged(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
+    }
+
+    /// The last record whose epoch is not above `epoch`. Epochs never decrease along a log. Without such a record: epoch 0, and the
+    /// beginning of the log. Reads at most one segment, and the first record of some others.
     ///
     /// # Errors
     /// [`LogError`] when the log cannot be read there. Damage is no error where records of the epoch lie behind it.
-    pub fn end_of_epoch(&self, epoch: u32) -> Result<(u32, u64), LogError> {
+    pub fn end_of_epoch(&self, epoch: u32) -> Result<LogEpochEnd, LogError> {
         let segments = self.segments();
         let mut holder = None;
         for (i, segment) in segments.iter().enumerate() {
@@ -129,9 +179,11 @@ impl LogReader {
             }
         }
         let Some(segment) = holder.and_then(|i| segments.get(i)) else {
-            return Ok((0, segments.first().map_or(0, |first| first.base)));
+            let end = segments.first().map_or(0, |first| first.base);
+            return Ok(LogEpochEnd { epoch: 0, end, begin: None });
         };
-        let (mut last, mut damage) = ((0, segment.base), None);
+        let mut last = LogEpochEnd { epoch: 0, end: segment.base, begin: None };
+        let mut damage = None;
         for frame in self.scan(segment.start) {
             let frame = match frame {
                 Err(LogError::Damaged(range)) => {
@@ -143,7 +195,8 @@ impl LogReader {
             if frame.epoch > epoch || frame.position >= segment.end {
                 break;
             }
-            (last, damage) = ((frame.epoch, frame.end()), None);
+            last = LogEpochEnd { epoch: frame.epoch, end: frame.end(), begin: Some(frame.position) };
+            damage = None;
         }
         // The end itself may lie in there.
         damage.map_or(Ok(last), |range| Err(LogError::Damaged(range)))

@@ -82,7 +82,7 @@ mod salt;
 mod segment;
 mod trim;
 
-pub use copy::{CopiedLog, Piece, begin_copy, is_blank, remove_log};
+pub use copy::{CopiedLog, LogEpochEnd, Piece, begin_copy, is_blank, remove_log};
 pub use elsewhere::SyncTask;
 pub use error::{DamagedRange, LogError};
 pub use frame::{Frame, NewFrame};

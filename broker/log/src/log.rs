@@ -269,6 +269,12 @@ impl Log {
         self.note_if_far()
     }
 
+    /// Position and checksum of the last frame, if known: not when the newest segment has none, nor after a cut.
+    pub fn last_frame(&self) -> Option<(u64, u32)> {
+        let last = self.last.filter(|last| *last != LastFrame::HEADER)?;
+        Some((self.end - u64::from(last.len), last.crc))
+    }
+
     /// The durable position after the next sync.
     fn watermark(&self) -> Watermark {
         Watermark { position: self.end, last: self.last }

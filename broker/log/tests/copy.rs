@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use kerolox_log::fs::MemFolder;
 use kerolox_log::{
-    Frame, FrameSalt, Log, LogError, LogOptions, LogReader, Piece, begin_copy, is_blank, remove_log,
+    Frame, FrameSalt, Log, LogEpochEnd, LogError, LogOptions, LogReader, Piece, begin_copy, is_blank,
+    remove_log,
 };
 use proptest::prelude::*;
 use support::{SMALL, flip, frames, open, open_with, record, segments};
@@ -58,13 +59,13 @@ fn catch_up(copy: &mut Log, from: &LogReader, bytes: usize) {
 fn reconcile(copy: &mut Log, folder: &MemFolder, master: &LogReader) {
     loop {
         let reader = copy.reader();
-        let (last, end) = reader.end_of_epoch(u32::MAX).expect("readable");
-        let (epoch, until) = master.end_of_epoch(last).expect("readable");
+        let LogEpochEnd { epoch: last, end, .. } = reader.end_of_epoch(u32::MAX).expect("readable");
+        let LogEpochEnd { epoch, end: until, .. } = master.end_of_epoch(last).expect("readable");
         if epoch == last && end <= until {
             let _ = copy.truncate(folder, end);
             return;
         }
-        let (_, own) = reader.end_of_epoch(epoch).expect("readable");
+        let own = reader.end_of_epoch(epoch).expect("readable").end;
         copy.truncate(folder, own.min(until)).expect("truncated");
     }
 }
@@ -179,16 +180,48 @@ fn what_is_given_up_is_kept_aside_and_a_log_can_be_removed_as_a_whole() {
 }
 
 #[test]
+fn the_last_frame_is_known_by_its_checksum_until_it_is_cut_off() {
+    let folder = MemFolder::new();
+    let log = ruled(&folder, &[(1, 3), (2, 2)]);
+    let reader = log.reader();
+    let frames: Vec<_> = reader.scan(reader.start()).collect::<Result<_, _>>().expect("readable");
+    let last = log.last_frame().expect("known");
+    assert_eq!(last.0, frames[4].position);
+    assert_eq!(reader.checksum(last.0).expect("readable"), Some(last.1));
+    let others: Vec<_> =
+        frames[..4].iter().map(|frame| reader.checksum(frame.position).expect("readable")).collect();
+    assert!(others.iter().all(|checksum| checksum.is_some_and(|checksum| checksum != last.1)), "{others:?}");
+    assert_eq!(reader.checksum(last.0 + 8).expect("readable"), None, "no frame begins there");
+    drop(log);
+    let (mut log, _) = open(&folder);
+    assert_eq!(log.last_frame(), Some(last), "also after a start");
+    log.truncate(&folder, frames[3].position).expect("cut");
+    assert_eq!(log.last_frame(), None);
+    flip(&folder, frames[1].position + 40, 1);
+    let reader = log.reader();
+    assert_eq!(reader.checksum(frames[1].position).expect("readable"), None, "damaged");
+    let may_hold = |position, checksum| reader.may_hold(position, checksum).expect("readable");
+    let first = reader.checksum(frames[0].position).expect("readable").expect("intact");
+    assert_eq!((may_hold(frames[0].position, first), may_hold(frames[0].position, first + 1)), (true, false));
+    assert!(may_hold(frames[1].position, 1), "damage says nothing");
+    assert!(!may_hold(frames[2].position + 8, 1), "another frame lies across");
+    assert!(!may_hold(0, 1), "a segment begins there");
+    assert!(!may_hold(log.end(), 1), "behind the log");
+}
+
+#[test]
 fn damage_hides_the_end_of_an_epoch_only_where_it_may_lie() {
     let folder = MemFolder::new();
     let log = ruled(&folder, &[(1, 3), (2, 2)]);
     let reader = log.reader();
     let frames: Vec<_> = reader.scan(reader.start()).collect::<Result<_, _>>().expect("readable");
-    let (first_end, second_end) = (frames[2].end(), frames[4].end());
-    assert_eq!(reader.end_of_epoch(1).expect("readable"), (1, first_end));
+    let end_after =
+        |epoch, frame: &Frame| LogEpochEnd { epoch, end: frame.end(), begin: Some(frame.position) };
+    let first_end = end_after(1, &frames[2]);
+    assert_eq!(reader.end_of_epoch(1).expect("readable"), first_end);
     flip(&folder, frames[1].position + 40, 1);
-    assert_eq!(reader.end_of_epoch(1).expect("damage in the middle says nothing"), (1, first_end));
+    assert_eq!(reader.end_of_epoch(1).expect("damage in the middle says nothing"), first_end);
     flip(&folder, frames[2].position + 40, 1);
     assert!(matches!(reader.end_of_epoch(1), Err(LogError::Damaged(_))), "the last one of its epoch");
-    assert_eq!(reader.end_of_epoch(2).expect("the end is behind the damage"), (2, second_end));
+    assert_eq!(reader.end_of_epoch(2).expect("the end is behind the damage"), end_after(2, &frames[4]));
 }

@@ -8,11 +8,12 @@ use kerolox_model::limits::{REPLICATION_CONNECTION_WINDOW, REPLICATION_STREAM_WI
 use kerolox_proto::errors::RpcError;
 use kerolox_proto::kerolox::replication_client::ReplicationClient;
 use kerolox_proto::kerolox::{self as wire, ErrorKind, FromFollower, FromLeader, from_follower, from_leader};
+use kerolox_replication::handshake::{self, EpochEnd};
 use kerolox_replication::{
     ConfirmedMark, FollowRefusal, FollowTarget, FollowerLog, GroupMember, LeaderAnswer, LogRepair,
-    MemberEffect, MemberInput, handshake,
+    MemberEffect, MemberInput,
 };
-use kerolox_store::StoreError;
+use kerolox_store::{LogRecords, StoreError};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
@@ -20,6 +21,7 @@ use tonic::transport::Endpoint;
 
 use super::Group;
 use super::copying::{ConfirmedEnd, FollowerShared};
+use super::handshake::{read_mark, wire_mark};
 use super::server::MESSAGE_BYTES_MAX;
 use super::stores::{StoreCell, Stores};
 
@@ -235,6 +237,7 @@ async fn say_hello(
         salt: said.salt,
         end: said.end,
         last_epoch: said.last_epoch,
+        last: said.last.map(wire_mark),
     };
     // A stream that is gone shows when it is read.
     let _ = answers.send(FromFollower { kind: Some(from_follower::Kind::Follow(follow)) }).await;
@@ -244,20 +247,22 @@ async fn say_hello(
 fn log_found(cell: &StoreCell) -> Result<Option<(u64, FollowerLog)>, StoreError> {
     let Some(store) = cell.get() else { return Ok(None) };
     let Some(mut parked) = store.standby_log() else { return Ok(None) };
-    let log = FollowerLog { start: store.log_start(), end: parked.end(), last_epoch: parked.newest()?.epoch };
-    Ok(Some((parked.salt(), log)))
+    let last = parked.last_record()?;
+    let (start, end, last_epoch) = (store.log_start(), parked.end(), parked.newest()?.epoch);
+    Ok(Some((parked.salt(), FollowerLog { start, end, last_epoch, last })))
 }
 
 /// What the leader answered, with what this member has to say to it.
 fn leader_answer(message: Option<from_leader::Kind>, cell: &StoreCell) -> Result<LeaderAnswer, FollowError> {
     match message {
         Some(from_leader::Kind::Start(_)) => Ok(LeaderAnswer::Start),
-        Some(from_leader::Kind::Diverged(wire::Diverged { epoch, end })) => {
-            let own = match cell.get() {
-                Some(store) => store.reader().end_of_epoch(epoch)?,
-                None => (0, 0),
+        Some(from_leader::Kind::Diverged(wire::Diverged { epoch, end, last })) => {
+            let theirs = EpochEnd { epoch, end, last: last.as_ref().map(read_mark) };
+            let to = match cell.get() {
+                Some(store) => handshake::cut_at(&theirs, &LogRecords(store.reader()))?,
+                None => 0,
             };
-            Ok(LeaderAnswer::Diverged { theirs: (epoch, end), own })
+            Ok(LeaderAnswer::Diverged { epoch, to })
         }
         Some(from_leader::Kind::Reset(wire::ResetLog { salt, segment })) => {
             Ok(LeaderAnswer::Begin { salt, base: segment.unwrap_or_default().base })

@@ -7,9 +7,11 @@ use bytes::Bytes;
 use kerolox_core::record::Record;
 use kerolox_log::fs::Folder;
 use kerolox_log::{CopiedLog, Frame, Log, LogError, sabotage};
+use kerolox_replication::handshake::RecordMark;
 
 use crate::error::StoreError;
 use crate::indexer::{FLUSH_KEYS, flush};
+use crate::log_records::LogRecords;
 use crate::opening::apply_from;
 use crate::retention;
 use crate::state::{ApplyOutcome, StateEvent, StateMachine};
@@ -170,6 +172,22 @@ impl StandbyLog<'_> {
         let newest = newest(self.shared)?;
         self.log().newest = Some(newest);
         Ok(newest)
+    }
+
+    /// The last record, as a leader recognises it; `None` without one in the newest segment, or when it is damaged. Reads that segment
+    /// after a cut.
+    ///
+    /// # Errors
+    /// [`LogError`]
+    pub fn last_record(&mut self) -> Result<Option<RecordMark>, LogError> {
+        let reader = &self.shared.reader;
+        if reader.frames_end() < reader.end() {
+            return Ok(None);
+        }
+        match self.log().log.last_frame() {
+            Some((position, checksum)) => Ok(Some(RecordMark { position, checksum })),
+            None => LogRecords(&self.shared.reader).last_record(),
+        }
     }
 
     fn add_newest(&mut self, epoch: u32, store_ms: i64) {

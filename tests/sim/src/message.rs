@@ -69,10 +69,7 @@ pub(crate) enum FromMaster {
     /// It is not the master of that epoch, or the log is another one.
     Refused,
     Start,
-    Diverged {
-        epoch: u32,
-        end: u64,
-    },
+    Diverged(handshake::EpochEnd),
     Begin {
         salt: u64,
         base: u64,

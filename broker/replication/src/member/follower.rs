@@ -2,7 +2,7 @@
 //! apply.
 
 use super::FollowTarget;
-use crate::handshake::{self, FollowRequest};
+use crate::handshake::{FollowRequest, RecordMark};
 use crate::{ConfirmedMark, sabotage};
 
 /// A leader's regular message, with records or without.
@@ -33,6 +33,8 @@ pub struct FollowerLog {
     pub end: u64,
     /// Epoch of its last record; 0 without one.
     pub last_epoch: u32,
+    /// That record; `None` when it is not known.
+    pub last: Option<RecordMark>,
 }
 
 /// The leader's answer to a hello.
@@ -42,11 +44,10 @@ pub enum LeaderAnswer {
     Start,
     /// The logs differ, or may.
     Diverged {
-        /// Epoch of the leader's last record whose epoch is not above the follower's last one, and the end of such
-        /// records.
-        theirs: (u32, u64),
-        /// Epoch and end of the follower's own last record whose epoch is not above that.
-        own: (u32, u64),
+        /// Epoch of the record behind which the leader's answer points.
+        epoch: u32,
+        /// Where this log has to be cut, see [`handshake::cut_at`](crate::handshake::cut_at).
+        to: u64,
     },
     /// The follower has no record, or the leader has removed its next records: it begins with the leader's oldest
     /// segment.
@@ -131,13 +132,13 @@ impl CutGuard {
             (LeaderAnswer::Start, _) => Ok(None),
             // A missing log cannot diverge: the leader is asked once more.
             (LeaderAnswer::Diverged { .. }, None) => Ok(Some(LogRepair::Discard)),
-            (LeaderAnswer::Diverged { theirs, own }, Some(log)) => {
-                let to = handshake::cut_at(theirs, own);
+            (LeaderAnswer::Diverged { epoch, to }, Some(log)) => {
                 if sabotage::is("skip-truncation-check") {
                     return Ok(Some(LogRepair::Pretend(FollowRequest {
                         salt,
                         end: to,
-                        last_epoch: theirs.0,
+                        last_epoch: epoch,
+                        last: None,
                     })));
                 }
                 self.check(to, log.end)?;
@@ -210,7 +211,7 @@ mod tests {
         CutGuard { known: ConfirmedMark { epoch: 3, position }, accepted: 0, is_in_sync }
     }
 
-    const LOG: FollowerLog = FollowerLog { start: 100, end: 900, last_epoch: 3 };
+    const LOG: FollowerLog = FollowerLog { start: 100, end: 900, last_epoch: 3, last: None };
 
     fn repair(guard: &CutGuard, answer: LeaderAnswer) -> Result<Option<LogRepair>, FollowRefusal> {
         guard.repair(&answer, Some(&LOG), 7)
@@ -218,11 +219,11 @@ mod tests {
 
     #[test]
     fn a_follower_gives_up_what_the_leader_does_not_have_unless_it_was_confirmed() {
-        let answer = LeaderAnswer::Diverged { theirs: (2, 500), own: (2, 600) };
+        let answer = LeaderAnswer::Diverged { epoch: 2, to: 500 };
         assert_eq!(repair(&guard(500, true), answer), Ok(Some(LogRepair::Truncate(500))));
         let refused = FollowRefusal::LosesConfirmed { to: 500, end: 900, confirmed: 501 };
         assert_eq!(repair(&guard(501, true), answer), Err(refused));
-        let nothing = LeaderAnswer::Diverged { theirs: (1, 80), own: (0, 100) };
+        let nothing = LeaderAnswer::Diverged { epoch: 1, to: 100 };
         assert_eq!(repair(&guard(0, false), nothing), Ok(Some(LogRepair::Discard)));
         assert_eq!(repair(&guard(0, false), LeaderAnswer::Start), Ok(None));
     }

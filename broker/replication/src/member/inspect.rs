@@ -88,8 +88,10 @@ impl GroupMember {
     /// A follower's description of its log; `None` for none.
     pub fn hello(log: Option<(u64, FollowerLog)>) -> FollowRequest {
         match log {
-            Some((salt, log)) => FollowRequest { salt, end: log.end, last_epoch: log.last_epoch },
-            None => FollowRequest { salt: 0, end: 0, last_epoch: 0 },
+            Some((salt, FollowerLog { end, last_epoch, last, .. })) => {
+                FollowRequest { salt, end, last_epoch, last }
+            }
+            None => FollowRequest { salt: 0, end: 0, last_epoch: 0, last: None },
         }
     }
 }

@@ -73,7 +73,7 @@ impl Driven {
     fn following() -> Self {
         let mut driven = Self::blank();
         driven.hears(view(5, 3, 2, &[2]));
-        let log = Some(FollowerLog { start: 0, end: 400, last_epoch: 2 });
+        let log = Some(FollowerLog { start: 0, end: 400, last_epoch: 2, last: None });
         driven.run(MemberInput::Greeting);
         driven.run(MemberInput::Answered { answer: LeaderAnswer::Start, log, salt: 7 });
         driven

@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 
 use kerolox_log::{FrameSalt, LogError, begin_copy};
-use kerolox_replication::handshake::FollowRequest;
+use kerolox_replication::handshake::{self, FollowRequest};
 use kerolox_replication::{
     CommitUpdate, FollowTarget, FollowerLog, GroupMember, LeaderAnswer, LogRepair, MemberInput,
 };
+use kerolox_store::{LogRecords, Store};
 
 use super::{Activity, Ctx, Identity, LogWork, Member, Note, disk};
 use crate::message::{FromMaster, FromSlave, Message, Node};
@@ -79,8 +80,10 @@ impl Member {
     fn log_found(&self) -> Result<Option<(u64, FollowerLog)>, String> {
         let Some(store) = &self.store else { return Ok(None) };
         let mut parked = disk::parked(store)?;
+        let last = parked.last_record().map_err(|error| error.to_string())?;
         let last_epoch = parked.newest().map_err(|error| error.to_string())?.epoch;
-        Ok(Some((parked.salt(), FollowerLog { start: store.log_start(), end: parked.end(), last_epoch })))
+        let log = FollowerLog { start: store.log_start(), end: parked.end(), last_epoch, last };
+        Ok(Some((parked.salt(), log)))
     }
 
     /// Has the duty end by itself after so long.
@@ -126,14 +129,11 @@ impl Member {
             match said {
                 FromMaster::Refused => {}
                 FromMaster::Start => self.answered(LeaderAnswer::Start, ctx)?,
-                FromMaster::Diverged { epoch, end } => {
-                    let own = match &self.store {
-                        Some(store) => {
-                            store.reader().end_of_epoch(epoch).map_err(|error| error.to_string())?
-                        }
-                        None => (0, 0),
-                    };
-                    self.answered(LeaderAnswer::Diverged { theirs: (epoch, end), own }, ctx)?;
+                FromMaster::Diverged(theirs) => {
+                    let cut = |store: &Store| handshake::cut_at(&theirs, &LogRecords(store.reader()));
+                    let to = self.store.as_ref().map(cut).transpose().map_err(|error| error.to_string())?;
+                    let answer = LeaderAnswer::Diverged { epoch: theirs.epoch, to: to.unwrap_or(0) };
+                    self.answered(answer, ctx)?;
                 }
                 FromMaster::Begin { salt, base } => self.answered(LeaderAnswer::Begin { salt, base }, ctx)?,
                 FromMaster::Segment { base } => {

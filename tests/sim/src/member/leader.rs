@@ -11,7 +11,7 @@ use kerolox_log::Piece;
 use kerolox_log::frame::frame_len;
 use kerolox_replication::handshake::{self, HandshakeAnswer, LeaderLog};
 use kerolox_replication::{CommitStatus, CommitUpdate, MemberInput, MemberRole};
-use kerolox_store::{ApplyOutcome, Store, lets_through};
+use kerolox_store::{ApplyOutcome, LogRecords, Store, lets_through};
 
 use super::{Activity, Ctx, LogWork, Member, Note, disk};
 use crate::message::{Answer, Ask, FromMaster, FromSlave, Message, Node};
@@ -203,16 +203,15 @@ impl Member {
             }
             FromSlave::Hello { member, hello, .. } => {
                 let own = LeaderLog { salt: disk::parked(store)?.salt(), base: store.log_start() };
-                let end_of_epoch = |epoch| store.reader().end_of_epoch(epoch);
-                let answer =
-                    handshake::answer(&hello, &own, end_of_epoch).map_err(|error| error.to_string())?;
+                let answer = handshake::answer(&hello, &own, &LogRecords(store.reader()))
+                    .map_err(|error| error.to_string())?;
                 let mut next = None;
                 let answer = match answer {
                     HandshakeAnswer::Start => {
                         next = Some(hello.end);
                         FromMaster::Start
                     }
-                    HandshakeAnswer::Diverged { epoch, end } => FromMaster::Diverged { epoch, end },
+                    HandshakeAnswer::Diverged(end) => FromMaster::Diverged(end),
                     HandshakeAnswer::Begin => match store.reader().copy(own.base, 1) {
                         Ok(Piece::Segment { base, .. }) => FromMaster::Begin { salt: own.salt, base },
                         other => return Err(format!("a log that begins with {other:?}")),
